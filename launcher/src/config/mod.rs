@@ -1,0 +1,178 @@
+//! The configuration: `config.yaml` as written becomes the configuration as meant, or diagnostics.
+//!
+//! What later code receives needs no further checks. The types of this file are "as meant"; the file as
+//! written and its positions live in the submodules. Nothing of the crate is imported here.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A whole configuration.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// The file, absolute.
+    pub path: PathBuf,
+    /// At least one, by name, in the order of the names.
+    pub services: BTreeMap<String, Service>,
+    /// What concerns the master alone.
+    pub master: Master,
+}
+
+/// One entry under `services:`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Service {
+    /// The plugin as written, for messages.
+    pub plugin: String,
+    /// The plugin, absolute (relative paths are relative to the file); symlinks are not resolved.
+    pub plugin_path: PathBuf,
+    /// Shell command that makes the plugin, run in the directory of the file.
+    pub build: Option<String>,
+    /// Where to listen, in the order written; at least one.
+    pub listen: Vec<Listen>,
+    /// Number of workers, at least 1.
+    pub workers: u32,
+    /// Environment of the plugin.
+    pub env: BTreeMap<String, String>,
+    /// Handed to the plugin.
+    pub config: serde_json::Value,
+    /// How connections spread over workers.
+    pub balance: Balance,
+    /// How a change is rolled out.
+    pub reload: Reload,
+    /// How crashes are answered.
+    pub restart: Restart,
+    /// `stop.drain_timeout`.
+    pub drain_timeout: Duration,
+    /// HTTP limits and recycling.
+    pub limits: Limits,
+    /// The sandbox of a WASM plugin.
+    pub wasm: Wasm,
+    /// User and group that workers become.
+    pub user: Option<Identity>,
+}
+
+/// A place to listen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listen {
+    /// The name under which a plugin finds it; the address as written unless given.
+    pub name: String,
+    /// Where.
+    pub address: Address,
+}
+
+/// A listening address.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Address {
+    /// `HOST:PORT` or `tcp://HOST:PORT`, resolved when the file was read.
+    Tcp(SocketAddr),
+    /// `unix:/path?mode=0660`.
+    Unix {
+        /// Absolute path of the socket.
+        path: PathBuf,
+        /// Permission bits of the socket; `None`: as the umask leaves them.
+        mode: Option<u32>,
+    },
+}
+
+/// `balance:`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Balance {
+    /// Rotating exclusive accept.
+    #[default]
+    Requests,
+}
+
+/// `reload:`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reload {
+    /// Watch the plugin's file.
+    pub watch: bool,
+    /// Workers beyond `workers` while generations change, at least 1.
+    pub surge: u32,
+    /// From exec to ready.
+    pub ready_timeout: Duration,
+    /// After a promotion: how long crashes roll back.
+    pub probation: Duration,
+    /// Stillness that a file in change must show.
+    pub settle: Duration,
+}
+
+/// `restart:`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Restart {
+    /// First delay (the very first retry is immediate).
+    pub backoff_min: Duration,
+    /// Longest delay.
+    pub backoff_max: Duration,
+    /// Crashes allowed …
+    pub budget: u32,
+    /// … within this sliding window.
+    pub budget_window: Duration,
+    /// A worker that was ready this long clears the count.
+    pub reset_after: Duration,
+}
+
+/// `limits:`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Limits {
+    /// Bytes of one worker process; `None`: unlimited.
+    pub memory: Option<u64>,
+    /// To the response's head.
+    pub request_timeout: Duration,
+    /// Without progress.
+    pub idle_timeout: Duration,
+    /// Open connections of one worker.
+    pub connections: u32,
+    /// 0: never.
+    pub max_requests: u64,
+    /// Zero: never.
+    pub max_lifetime: Duration,
+}
+
+/// `wasm:`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Wasm {
+    /// Bytes of one instance's linear memory.
+    pub memory: u64,
+    /// Computing without yielding.
+    pub cpu_time: Duration,
+    /// Requests an instance serves; `None`: auto.
+    pub reuse: Option<u32>,
+    /// Preopened directories: (host, absolute; guest; writable).
+    pub dirs: Vec<(PathBuf, String, bool)>,
+    /// Allowed peers: (host, port).
+    pub network: Vec<(String, u16)>,
+}
+
+/// `user:` and `group:`, looked up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// User id.
+    pub uid: u32,
+    /// Primary group.
+    pub gid: u32,
+    /// Supplementary groups.
+    pub groups: Vec<u32>,
+}
+
+/// `master:`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Master {
+    /// Where the cache, the lock and the control socket live.
+    pub state_dir: PathBuf,
+    /// `log.format`
+    pub log_format: LogFormat,
+    /// `log.level`: a `tracing` level name.
+    pub log_level: String,
+}
+
+/// `master.log.format`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Pretty,
+    /// One object a line.
+    Json,
+}

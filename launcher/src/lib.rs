@@ -1,0 +1,4 @@
+//! Runs WASM components and native plugins as supervised, hot-restarting worker processes.
+
+pub mod channel;
+pub mod config;
