@@ -7,9 +7,21 @@
 //! This module does not decide anything: [`crate::master`] and [`crate::worker`] do.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// Version of the message set. Master and worker are one binary except across an upgrade of the master.
 pub const VERSION: u32 = 1;
@@ -36,8 +48,6 @@ pub enum ToWorker {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ToMaster {
-    /// The process runs and reads its channel.
-    Hello,
     /// The plugin is loaded and the listeners are armed: the last thing that a starting worker says.
     Ready,
     /// The worker cannot serve and is about to exit; `reason` is for a person.
@@ -126,4 +136,284 @@ pub struct Limits {
     pub max_requests: u64,
     /// Age at which a worker is replaced gracefully; zero: never.
     pub max_lifetime: Duration,
+}
+
+/// Bytes of a packet that carries its message itself. Packets of 212,000 bytes pass with the kernel's default
+/// buffers and 220,000 do not (`EMSGSIZE`); this leaves room for several unread ones.
+const INLINE: usize = 32 * 1024;
+
+/// Bytes of a message that the worker accepts from its master in a memfd.
+const LARGE: u64 = 64 * 1024 * 1024;
+
+/// Descriptors that one packet may carry; the kernel's own limit is 253 (`SCM_MAX_FD`, unix(7)).
+pub const DESCRIPTORS: usize = 64;
+
+/// Why a channel cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ChannelError {
+    /// The system refused.
+    #[error("channel: {0}")]
+    Io(#[from] io::Error),
+    /// The peer does not speak this protocol.
+    #[error("channel: the peer sent {0}")]
+    Protocol(&'static str),
+    /// The peer's message is not of this message set.
+    #[error("channel: the peer sent a message that cannot be read: {0}")]
+    Message(#[from] serde_json::Error),
+    /// A message of ours is larger than the peer takes.
+    #[error("channel: a message of {0} bytes is too large")]
+    TooLarge(usize),
+}
+
+#[derive(Serialize, Deserialize)]
+struct Envelope<T> {
+    v: u32,
+    /// Set when the message is in a memfd, the first descriptor: its length in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    large: Option<u64>,
+    #[serde(default = "Option::default", skip_serializing_if = "Option::is_none")]
+    message: Option<T>,
+}
+
+/// Who may send large messages: a worker may not, so that none can make its master hold what it likes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Large {
+    /// Taken from a memfd.
+    Accepted,
+    /// A breach of the protocol.
+    Refused,
+}
+
+/// Make the two ends of a channel, close-on-exec: the master's does not block, the worker's does.
+pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (ours, theirs) =
+        rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    rustix::io::ioctl_fionbio(&ours, true)?;
+    Ok((ours, theirs))
+}
+
+/// One end of a channel in an event loop.
+#[derive(Debug)]
+pub struct Channel {
+    socket: AsyncFd<OwnedFd>,
+}
+
+impl Channel {
+    /// Adopt a non-blocking end. Must be called within a runtime.
+    pub fn new(socket: OwnedFd) -> io::Result<Channel> {
+        Ok(Channel { socket: crate::sys::readiness::register(socket, Interest::READABLE | Interest::WRITABLE)? })
+    }
+
+    /// Send one message with its descriptors; waits while the peer's queue is full.
+    pub async fn send<T: Serialize>(&self, message: &T, descriptors: &[BorrowedFd<'_>]) -> Result<(), ChannelError> {
+        let packet = Packet::encode(message)?;
+        let descriptors = packet.with(descriptors)?;
+        self.socket
+            .async_io(Interest::WRITABLE, |socket| match transmit(socket.as_fd(), &packet.bytes, &descriptors) {
+                // The user's limit of descriptors in flight: back-pressure, like a full queue.
+                Err(error) if error.raw_os_error() == Some(libc::ETOOMANYREFS) => {
+                    Err(io::Error::from(io::ErrorKind::WouldBlock))
+                }
+                other => other,
+            })
+            .await?;
+        Ok(())
+    }
+
+    /// The next message, or `None` when the peer is gone.
+    pub async fn receive<T: DeserializeOwned>(&self, large: Large) -> Result<Option<(T, Vec<OwnedFd>)>, ChannelError> {
+        let (bytes, descriptors) = self.socket.async_io(Interest::READABLE, |socket| accept(socket.as_fd())).await?;
+        decode(bytes, descriptors, large)
+    }
+}
+
+impl AsRawFd for Channel {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+}
+
+/// Receive one message on a blocking end: how a worker waits for its assignment before it has a runtime.
+pub fn receive_blocking<T: DeserializeOwned>(
+    socket: BorrowedFd<'_>,
+    large: Large,
+) -> Result<Option<(T, Vec<OwnedFd>)>, ChannelError> {
+    loop {
+        match accept(socket) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => {
+                let (bytes, descriptors) = other?;
+                return decode(bytes, descriptors, large);
+            }
+        }
+    }
+}
+
+/// Send one message on a blocking end.
+pub fn send_blocking<T: Serialize>(socket: BorrowedFd<'_>, message: &T) -> Result<(), ChannelError> {
+    let packet = Packet::encode(message)?;
+    let descriptors = packet.with(&[])?;
+    loop {
+        match transmit(socket, &packet.bytes, &descriptors) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return Ok(other?),
+        }
+    }
+}
+
+struct Packet {
+    bytes: Vec<u8>,
+    large: Option<OwnedFd>,
+}
+
+impl Packet {
+    fn encode<T: Serialize>(message: &T) -> Result<Packet, ChannelError> {
+        let bytes = serde_json::to_vec(&Envelope { v: VERSION, large: None, message: Some(message) })?;
+        if bytes.len() <= INLINE {
+            return Ok(Packet { bytes, large: None });
+        }
+        let body = serde_json::to_vec(message)?;
+        if body.len() as u64 > LARGE {
+            return Err(ChannelError::TooLarge(body.len()));
+        }
+        let memfd = crate::sys::memfd::create("launcher-message")?;
+        memfd.write_all_at(&body, 0)?;
+        crate::sys::memfd::seal(&memfd)?;
+        let head = Envelope::<()> { v: VERSION, large: Some(body.len() as u64), message: None };
+        Ok(Packet { bytes: serde_json::to_vec(&head)?, large: Some(memfd.into()) })
+    }
+
+    fn with<'a>(&'a self, descriptors: &[BorrowedFd<'a>]) -> Result<Vec<BorrowedFd<'a>>, ChannelError> {
+        let all: Vec<_> = self.large.iter().map(AsFd::as_fd).chain(descriptors.iter().copied()).collect();
+        if all.len() > DESCRIPTORS {
+            return Err(ChannelError::Protocol("more descriptors than a packet carries"));
+        }
+        Ok(all)
+    }
+}
+
+fn transmit(socket: BorrowedFd<'_>, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !descriptors.is_empty() && !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput));
+    }
+    // NOSIGNAL: a worker that died must not end the master by SIGPIPE.
+    rustix::net::sendmsg(socket, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL)?;
+    Ok(())
+}
+
+type Received = (Result<Vec<u8>, &'static str>, Vec<OwnedFd>);
+
+fn accept(socket: BorrowedFd<'_>) -> io::Result<Received> {
+    let mut bytes = vec![0; INLINE + 1];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let received =
+        rustix::net::recvmsg(socket, &mut [IoSliceMut::new(&mut bytes)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
+    let mut descriptors = Vec::new();
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(rights) = message {
+            descriptors.extend(rights);
+        }
+    }
+    if received.flags.contains(ReturnFlags::CTRUNC) {
+        return Ok((Err("more descriptors than fit"), descriptors));
+    }
+    if received.flags.contains(ReturnFlags::TRUNC) || received.bytes > INLINE {
+        return Ok((Err("a packet that is too large"), descriptors));
+    }
+    bytes.truncate(received.bytes);
+    Ok((Ok(bytes), descriptors))
+}
+
+fn decode<T: DeserializeOwned>(
+    bytes: Result<Vec<u8>, &'static str>,
+    mut descriptors: Vec<OwnedFd>,
+    large: Large,
+) -> Result<Option<(T, Vec<OwnedFd>)>, ChannelError> {
+    let bytes = bytes.map_err(ChannelError::Protocol)?;
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    let envelope: Envelope<T> = serde_json::from_slice(&bytes)?;
+    if envelope.v != VERSION {
+        return Err(ChannelError::Protocol("a message of another version"));
+    }
+    match (envelope.message, envelope.large) {
+        (Some(message), None) => Ok(Some((message, descriptors))),
+        (None, Some(length)) if large == Large::Accepted && length <= LARGE && !descriptors.is_empty() => {
+            let mut body = vec![0; usize::try_from(length).map_err(|_| ChannelError::Protocol("a bad length"))?];
+            File::from(descriptors.remove(0)).read_exact_at(&mut body, 0)?;
+            Ok(Some((serde_json::from_slice(&body)?, descriptors)))
+        }
+        _ => Err(ChannelError::Protocol("neither a message nor a large one")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn blocking_pair() -> (OwnedFd, OwnedFd) {
+        let (ours, theirs) = pair().expect("socketpair");
+        rustix::io::ioctl_fionbio(&ours, false).expect("blocking");
+        (ours, theirs)
+    }
+
+    fn receive(socket: &OwnedFd, large: Large) -> Result<Option<(ToMaster, Vec<OwnedFd>)>, ChannelError> {
+        receive_blocking(socket.as_fd(), large)
+    }
+
+    #[test]
+    fn a_message_arrives_whole_with_its_descriptors() {
+        let (ours, theirs) = blocking_pair();
+        let packet = Packet::encode(&ToMaster::Ready).expect("encodes");
+        let file = crate::sys::memfd::create("test").expect("memfd");
+        transmit(ours.as_fd(), &packet.bytes, &[file.as_fd(), file.as_fd()]).expect("sent");
+        let (message, descriptors) = receive(&theirs, Large::Refused).expect("read").expect("a message");
+        assert_eq!(message, ToMaster::Ready);
+        assert_eq!(descriptors.len(), 2);
+    }
+
+    #[test]
+    fn a_large_message_travels_in_a_memfd_to_who_accepts_it() {
+        let (ours, theirs) = blocking_pair();
+        let long = ToMaster::Failed { reason: "x".repeat(3_000_000) };
+        send_blocking(ours.as_fd(), &long).expect("sent");
+        assert_eq!(receive(&theirs, Large::Accepted).expect("read").expect("a message").0, long);
+        send_blocking(ours.as_fd(), &long).expect("sent");
+        assert!(matches!(receive(&theirs, Large::Refused), Err(ChannelError::Protocol(_))));
+    }
+
+    #[test]
+    fn garbage_is_an_error_and_not_a_panic() {
+        let (ours, theirs) = blocking_pair();
+        let many = vec![b' '; 60_000];
+        for garbage in [&b"{"[..], b"\xff\xfe", b"{}", b"{\"v\":2,\"message\":{\"type\":\"ready\"}}", &many] {
+            transmit(ours.as_fd(), garbage, &[]).expect("sent");
+            assert!(receive(&theirs, Large::Accepted).is_err(), "{:?} was taken", String::from_utf8_lossy(garbage));
+        }
+        transmit(ours.as_fd(), b"{\"v\":1,\"large\":9}", &[]).expect("sent");
+        assert!(receive(&theirs, Large::Accepted).is_err(), "a large message without its memfd was taken");
+    }
+
+    #[test]
+    fn more_descriptors_than_a_packet_carries_are_refused_and_closed() {
+        let (ours, theirs) = blocking_pair();
+        let null = File::open("/dev/null").expect("/dev/null");
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(250))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let many = [null.as_fd(); 250];
+        assert!(control.push(SendAncillaryMessage::ScmRights(&many)));
+        rustix::net::sendmsg(&ours, &[IoSlice::new(b"{}")], &mut control, SendFlags::NOSIGNAL).expect("sent");
+        assert!(matches!(receive(&theirs, Large::Refused), Err(ChannelError::Protocol(_))));
+    }
+
+    #[test]
+    fn the_peers_end_is_the_end() {
+        let (ours, theirs) = blocking_pair();
+        drop(ours);
+        assert!(receive(&theirs, Large::Refused).expect("read").is_none());
+    }
 }
