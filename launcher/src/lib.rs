@@ -2,4 +2,5 @@
 
 pub mod channel;
 pub mod config;
+pub mod master;
 pub mod sys;

@@ -1,0 +1,3 @@
+//! The master: it owns the listeners and the generations, and supervises the workers.
+
+pub mod pool;
