@@ -272,6 +272,13 @@ impl World {
                 }
                 State::Ready { .. } | State::Outgoing { .. } | State::Killed { .. } => {}
             }
+            if let State::Draining { deadline, .. }
+            | State::Starting {
+                patience: Patience::Given { deadline } | Patience::Extended { deadline }, ..
+            } = worker.state
+            {
+                assert!(self.pool.next_deadline().is_some_and(|at| at <= deadline), "{id:?} would be forgotten");
+            }
         }
         assert!(draining.len() <= OLD_GENERATIONS, "old generations pile up");
         let serves = self.alive.values().filter(|p| p.serves()).count();

@@ -27,7 +27,7 @@ fn after_a_standstill_of_the_master_a_starting_worker_gets_more_time_once() {
     world.event(Event::Reload(OLD));
     world.now += limits(1).ready_timeout + STALL + Duration::from_secs(1);
     assert_eq!(world.event(Event::Tick), []);
-    world.now += STALL * 2;
+    world.now += STALL * 3;
     assert_eq!(kills(&world.event(Event::Tick)), [WorkerId(1)]);
 }
 
@@ -126,13 +126,20 @@ fn a_crash_loop_within_probation_returns_to_the_previous_generation() {
 fn the_return_to_a_generation_that_has_served_is_not_given_up() {
     let mut world = promoted(limits(1));
     crash_loop(&mut world, 0, |a| matches!(a, Action::RolledBack { .. }));
+    let mut longest = Duration::ZERO;
     for _ in 0..20 {
         let id = world.first(|p| p.generation == OLD).expect("it is tried");
-        world.event(Event::Exited(id));
+        let mut actions = world.event(Event::Exited(id));
+        let mut waited = Duration::ZERO;
         while world.first(|p| p.generation == OLD).is_none() {
-            world.tick().expect("the next try is due");
+            let (longer, more) = world.tick().expect("the next try is due");
+            waited += longer;
+            actions.extend(more);
         }
+        assert!(!actions.iter().any(|a| matches!(a, Action::RolledBack { .. })));
+        longest = longest.max(waited);
     }
+    assert!(longest >= limits(1).backoff_max.mul_f64(0.8), "tried in a hurry for ever: {longest:?}");
     assert!(world.failed);
     let id = world.first(|p| p.generation == OLD).expect("it is tried");
     let actions = world.event(Event::Ready(id));
@@ -216,9 +223,11 @@ fn a_generation_that_hangs_at_its_start_is_given_up_with_that_reason() {
     let mut world = World::serving(limits(1));
     world.event(Event::Reload(NEW));
     let mut all = Vec::new();
-    while world.pool.incoming().is_some() {
-        all.extend(world.tick().expect("the next try is due").1);
-        all.extend(world.reap_all());
+    for _ in 0..20 {
+        if world.pool.incoming().is_some() {
+            all.extend(world.tick().expect("the next try is due").1);
+            all.extend(world.reap_all());
+        }
     }
     assert!(all.contains(&rolled_back(NEW, RollbackReason::NotReady)));
 }
@@ -266,4 +275,23 @@ fn a_replacement_inherits_the_slot() {
     let mut world = World::serving(limits(3));
     let id = world.in_slot(1);
     assert_eq!(spawns(&world.event(Event::Exited(id))), [(1, OLD)]);
+}
+
+#[test]
+fn a_rollback_that_an_operator_asked_for_becomes_urgent_when_the_crash_loop_is_seen() {
+    let mut world = promoted(limits(2));
+    assert_eq!(spawns(&world.event(Event::Rollback(OLD))), [(0, OLD)], "considerate of those who serve");
+    let actions = {
+        let mut all = Vec::new();
+        while !all.contains(&rolled_back(NEW, RollbackReason::Crashed)) {
+            match world.first(|p| p.generation == NEW && p.up() && p.slot == Slot(1)) {
+                Some(id) => all.extend(world.event(Event::Exited(id))),
+                None => all.extend(world.tick().expect("the replacement is due").1),
+            }
+        }
+        all
+    };
+    assert!(spawns(&actions).contains(&(1, OLD)), "all at once");
+    let first = world.first(|p| p.generation == OLD).expect("it boots");
+    assert_eq!(world.event(Event::Ready(first))[0], Action::Promoted(OLD));
 }

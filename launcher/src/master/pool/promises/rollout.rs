@@ -152,3 +152,16 @@ fn what_still_drains_is_not_retired() {
     }
     assert_eq!(world.reap_all(), [Action::Retired(OLD)]);
 }
+
+#[test]
+fn a_pool_that_has_all_its_workers_arms_no_timer_even_if_a_replacement_would_have_to_wait() {
+    let mut world = World::serving(limits(2));
+    for _ in 0..2 {
+        let id = world.in_slot(1);
+        world.event(Event::Exited(id));
+        world.ready_all();
+    }
+    assert!(world.pool.next_deadline().is_some(), "slot 1 waits for its third worker");
+    world.event(Event::Limits(limits(1)));
+    assert_eq!((world.pool.status(), world.pool.next_deadline()), (Status::Serving, None));
+}
