@@ -17,9 +17,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
-use nix::errno::Errno;
-
-use crate::sys::inotify::{Event, Mask, Queue, Watch};
+use crate::sys::inotify::{Event, Mask, Queue, Refusal, Watch};
 
 mod settle;
 mod trail;
@@ -35,6 +33,9 @@ use trail::{Entry, Trail};
 const BREATH: Duration = Duration::from_millis(10);
 /// How often the way is followed anew if it changes while it is armed. After that it is looked at again later.
 const ATTEMPTS: usize = 16;
+
+/// A longer `settle` means the same, and instants cannot overflow.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
 /// A file to watch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,7 +56,7 @@ pub enum Report<K> {
         /// The file, with every symlink resolved.
         path: PathBuf,
     },
-    /// Changes may go unnoticed. Said once for each reason.
+    /// Changes may go unnoticed. Said once for each path.
     Blind {
         /// Which target.
         key: K,
@@ -81,13 +82,19 @@ pub enum WatchError {
         /// What would be watched.
         path: PathBuf,
     },
+    /// A path may not be read.
+    #[error("cannot watch `{}`: permission denied; a change there goes unnoticed until the next reload", path.display())]
+    Forbidden {
+        /// What would be watched.
+        path: PathBuf,
+    },
     /// A path cannot be watched.
     #[error("cannot watch `{}`: {source}; a change there goes unnoticed until the next reload", path.display())]
     Refused {
         /// What would be watched.
         path: PathBuf,
         /// As the system says it.
-        source: Errno,
+        source: io::Error,
     },
     /// Events cannot be read any more.
     #[error("cannot read file events: {source}")]
@@ -107,8 +114,8 @@ pub struct Watcher<K> {
     armed: BTreeMap<Watch, Mask>,
     /// Not handed out yet.
     reports: Vec<Report<K>>,
-    /// What was said to be refused, so that it is said once.
-    refused: BTreeSet<(PathBuf, i32)>,
+    /// Paths of which was said that they cannot be watched.
+    refused: BTreeSet<PathBuf>,
     /// Events are not read before it.
     breath: Option<Instant>,
 }
@@ -178,7 +185,8 @@ impl<K: Ord + Clone> Watcher<K> {
             self.targets.remove(&key);
             self.settling.remove(&key);
         }
-        for (key, target) in targets {
+        for (key, mut target) in targets {
+            target.settle = target.settle.min(LONGEST);
             if let Some(watched) = self.targets.get_mut(&key).filter(|watched| watched.target.path == target.path) {
                 self.settling.set_settle(&key, target.settle);
                 watched.target = target;
@@ -345,17 +353,18 @@ impl<K: Ord + Clone> Watcher<K> {
                 self.armed.insert(watch, mask);
                 Some(watch)
             }
-            // It changed since it was looked at; the next look will see that.
-            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => None,
-            // A directory may be passed without permission to read it. That it is moved goes unnoticed then.
-            Err(Errno::EACCES) if place.is_passed() => None,
-            Err(errno) => {
-                if self.refused.insert((place.path.clone(), errno as i32)) {
-                    let path = place.path.clone();
-                    let error = match errno {
-                        Errno::ENOSPC => WatchError::Exhausted { path },
-                        source => WatchError::Refused { path, source },
-                    };
+            Err(refusal) => {
+                let path = place.path.clone();
+                let error = match refusal {
+                    // It changed since it was looked at; the next look will see that.
+                    Refusal::Absent => return None,
+                    // A directory may be passed without permission to read it. That it is moved goes unnoticed then.
+                    Refusal::Forbidden if place.is_passed() => return None,
+                    Refusal::Forbidden => WatchError::Forbidden { path },
+                    Refusal::Exhausted => WatchError::Exhausted { path },
+                    Refusal::Other(source) => WatchError::Refused { path, source },
+                };
+                if self.refused.insert(place.path.clone()) {
                     self.reports.push(Report::Blind { key: key.clone(), error });
                 }
                 None
@@ -384,8 +393,11 @@ impl<K: Ord + Clone> Watcher<K> {
                 Some((less, path)) if *less != mask => match self.queue.add(path, *less) {
                     Ok(same) if same == watch => drop(self.armed.insert(watch, *less)),
                     // Something else is there now, and an event that says so is on its way.
-                    Ok(other) if !needed.contains_key(&other) => self.queue.remove(other),
-                    Ok(_) | Err(_) => {}
+                    Ok(other) => match needed.get(&other) {
+                        Some((mask, path)) => drop(self.queue.add(path, *mask)),
+                        None => self.queue.remove(other),
+                    },
+                    Err(_) => {}
                 },
                 Some(_) => {}
             }

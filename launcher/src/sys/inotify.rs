@@ -15,6 +15,19 @@ use super::readiness;
 
 pub use nix::sys::inotify::{AddWatchFlags as Mask, InotifyEvent as Event, WatchDescriptor as Watch};
 
+/// Why a path is not watched.
+#[derive(Debug)]
+pub enum Refusal {
+    /// Nothing is there, or not what the mask demands.
+    Absent,
+    /// Watching takes the permission to read, also of a directory.
+    Forbidden,
+    /// `fs.inotify.max_user_watches` is used up.
+    Exhausted,
+    /// Anything else.
+    Other(io::Error),
+}
+
 /// An inotify instance.
 #[derive(Debug)]
 pub struct Queue {
@@ -32,8 +45,13 @@ impl Queue {
     }
 
     /// Watches what is at `path`. One inode has one watch: its mask is *replaced*.
-    pub fn add(&self, path: &Path, mask: Mask) -> Result<Watch, Errno> {
-        self.inotify.add_watch(path, mask)
+    pub fn add(&self, path: &Path, mask: Mask) -> Result<Watch, Refusal> {
+        self.inotify.add_watch(path, mask).map_err(|errno| match errno {
+            Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP => Refusal::Absent,
+            Errno::EACCES => Refusal::Forbidden,
+            Errno::ENOSPC => Refusal::Exhausted,
+            other => Refusal::Other(other.into()),
+        })
     }
 
     /// Ends a watch, unless the kernel has ended it before because its inode is gone.
@@ -70,4 +88,11 @@ impl Queue {
     pub(crate) fn number(&self) -> i32 {
         std::os::fd::AsRawFd::as_raw_fd(&self.inotify.as_fd())
     }
+}
+
+/// Exchanges two paths in one step (renameat2(2), `RENAME_EXCHANGE`).
+#[cfg(test)]
+pub(crate) fn exchange(one: &Path, other: &Path) -> io::Result<()> {
+    use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+    renameat2(AT_FDCWD, one, AT_FDCWD, other, RenameFlags::RENAME_EXCHANGE).map_err(Into::into)
 }
