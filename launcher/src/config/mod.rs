@@ -2,6 +2,29 @@
 //!
 //! What later code receives needs no further checks. The types of this file are "as meant"; the file as
 //! written and its positions live in the submodules. Nothing of the crate is imported here.
+//!
+//! Flow: [`load`] reads the file, `written` parses it to a tree that knows its positions, `variables` expands
+//! `${…}`, `service` and `document` read the tree through `reader`, which holds every mapping against `grammar`;
+//! what is wrong is collected as [`Diagnostics`]. Reading changes nothing on the system.
+
+mod diagnostics;
+mod document;
+mod grammar;
+mod identity;
+mod listen;
+mod places;
+mod reader;
+mod schema;
+mod service;
+#[cfg(test)]
+mod tests;
+mod units;
+mod variables;
+mod written;
+
+pub use diagnostics::{Diagnostic, Diagnostics, Severity};
+pub use document::{load, load_master, load_text};
+pub use schema::schema;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -17,6 +40,8 @@ pub struct Config {
     pub services: BTreeMap<String, Service>,
     /// What concerns the master alone.
     pub master: Master,
+    /// What is probably not meant as it is written; nothing of it stands in the way.
+    pub warnings: Diagnostics,
 }
 
 /// One entry under `services:`.
@@ -64,7 +89,8 @@ pub struct Listen {
 /// A listening address.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Address {
-    /// `HOST:PORT` or `tcp://HOST:PORT`, resolved when the file was read.
+    /// `HOST:PORT` or `tcp://HOST:PORT`, resolved when the file was read. `[::]` stands for all interfaces of
+    /// IPv6 *and* IPv4 (`IPV6_V6ONLY` off, ipv6(7)).
     Tcp(SocketAddr),
     /// `unix:/path?mode=0660`.
     Unix {
@@ -161,6 +187,8 @@ pub struct Identity {
 pub struct Master {
     /// Where the cache, the lock and the control socket live.
     pub state_dir: PathBuf,
+    /// `admin`: where metrics, health and the status page are served; `None`: nowhere.
+    pub admin: Option<SocketAddr>,
     /// `log.format`
     pub log_format: LogFormat,
     /// `log.level`: a `tracing` level name.

@@ -1,0 +1,446 @@
+//! Every key of the file: its name, its form, its default, and what it means.
+//!
+//! This table is the one truth. The reader takes forms and defaults from it and refuses what it does not name, and
+//! [`super::schema()`] renders it; neither can drift from the other.
+
+/// A key of a mapping.
+#[derive(Debug)]
+pub(super) struct Key {
+    /// As written.
+    pub name: &'static str,
+    /// What its value looks like.
+    pub form: Form,
+    /// The value's text when the key is left out; empty: there is none.
+    pub default: &'static str,
+    /// What it means, in a sentence.
+    pub about: &'static str,
+    /// A value that is valid and not the default, as YAML.
+    pub example: &'static str,
+}
+
+/// What a value looks like.
+#[derive(Debug)]
+pub(super) enum Form {
+    /// A text.
+    Text,
+    /// `true` or `false`.
+    Flag,
+    /// A whole number.
+    Count {
+        /// Smallest.
+        least: u64,
+        /// Largest.
+        most: u64,
+        /// Whether `auto` may stand for it.
+        auto: bool,
+    },
+    /// `1m30s`
+    Duration {
+        /// Whether it may be zero.
+        zero: bool,
+    },
+    /// `64MiB`
+    Size {
+        /// Smallest, in bytes.
+        least: u64,
+    },
+    /// Two durations: `100ms..30s`.
+    Backoff,
+    /// A number in a time: `5/60s`.
+    Budget,
+    /// One of some words.
+    Choice(&'static [&'static str]),
+    /// A mapping with these keys.
+    Section(&'static [Key]),
+    /// A mapping from names to mappings with these keys.
+    Services(&'static [Key]),
+    /// An address, a mapping with these keys, or a list of both.
+    Listen(&'static [Key]),
+    /// A mapping from names to scalars.
+    Environment,
+    /// Any YAML.
+    Any,
+    /// A list of mappings with these keys.
+    Directories(&'static [Key]),
+    /// A list of `host:port`.
+    Peers,
+    /// A name or a number.
+    Account,
+    /// Reserved: a clear error until it is built.
+    Unsupported,
+}
+
+const MAX_WORKERS: u64 = 1024;
+
+const fn key(
+    name: &'static str,
+    form: Form,
+    default: &'static str,
+    example: &'static str,
+    about: &'static str,
+) -> Key {
+    Key {
+        name,
+        form,
+        default,
+        about,
+        example,
+    }
+}
+
+/// The whole file.
+pub(super) static ROOT: &[Key] = &[
+    key(
+        "services",
+        Form::Services(SERVICE),
+        "",
+        "",
+        "what to run: a mapping from the name of a service to its settings",
+    ),
+    key(
+        "master",
+        Form::Section(MASTER),
+        "",
+        "",
+        "what concerns the master process alone",
+    ),
+];
+
+/// One entry under `services:`.
+pub(super) static SERVICE: &[Key] = &[
+    key(
+        "plugin",
+        Form::Text,
+        "",
+        "other.wasm",
+        "the plugin: a .wasm, .wat or .so file; relative paths are relative to this file",
+    ),
+    key(
+        "build",
+        Form::Text,
+        "",
+        "make",
+        "shell command that makes the plugin, run in the directory of this file when the plugin is missing",
+    ),
+    key(
+        "listen",
+        Form::Listen(LISTEN),
+        "",
+        "127.0.0.1:8081",
+        "where to listen: HOST:PORT, tcp://HOST:PORT or unix:/path?mode=0660; `*` or no host is all interfaces, \
+         IPv4 and IPv6",
+    ),
+    key(
+        "workers",
+        Form::Count {
+            least: 1,
+            most: MAX_WORKERS,
+            auto: true,
+        },
+        "auto",
+        "3",
+        "number of worker processes; auto: the CPUs that affinity and cgroup quota leave",
+    ),
+    key(
+        "env",
+        Form::Environment,
+        "",
+        "{ A: 1 }",
+        "the environment of the plugin: this and nothing else",
+    ),
+    key(
+        "config",
+        Form::Any,
+        "",
+        "{ a: [1] }",
+        "settings of the plugin's own, handed to it",
+    ),
+    key(
+        "balance",
+        Form::Choice(&["requests"]),
+        "requests",
+        "requests",
+        "how connections spread over the workers",
+    ),
+    key(
+        "reload",
+        Form::Section(RELOAD),
+        "",
+        "",
+        "how a change is rolled out",
+    ),
+    key(
+        "restart",
+        Form::Section(RESTART),
+        "",
+        "",
+        "how crashes are answered",
+    ),
+    key("stop", Form::Section(STOP), "", "", "how workers leave"),
+    key(
+        "limits",
+        Form::Section(LIMITS),
+        "",
+        "",
+        "limits of a worker",
+    ),
+    key(
+        "wasm",
+        Form::Section(WASM),
+        "",
+        "",
+        "the sandbox of a WASM plugin",
+    ),
+    key(
+        "user",
+        Form::Account,
+        "",
+        "0",
+        "user that the workers become, by name or number; needs root",
+    ),
+    key(
+        "group",
+        Form::Account,
+        "",
+        "0",
+        "group that the workers become; the user's own unless given",
+    ),
+    key("rlimits", Form::Unsupported, "", "", ""),
+    key("sandbox", Form::Unsupported, "", "", ""),
+];
+
+/// A mapping under `listen:`.
+pub(super) static LISTEN: &[Key] = &[
+    key(
+        "name",
+        Form::Text,
+        "",
+        "",
+        "the name under which the plugin finds it; the address unless given",
+    ),
+    key("address", Form::Text, "", "", "the address"),
+];
+
+static RELOAD: &[Key] = &[
+    key(
+        "watch",
+        Form::Flag,
+        "true",
+        "false",
+        "reload when the plugin's file changes",
+    ),
+    key(
+        "surge",
+        Form::Count {
+            least: 1,
+            most: MAX_WORKERS,
+            auto: false,
+        },
+        "1",
+        "2",
+        "workers beyond `workers` while generations change",
+    ),
+    key(
+        "ready_timeout",
+        Form::Duration { zero: false },
+        "60s",
+        "5s",
+        "from the start of a worker to ready",
+    ),
+    key(
+        "probation",
+        Form::Duration { zero: true },
+        "10s",
+        "0s",
+        "after a promotion: how long repeated crashes roll back to the generation before",
+    ),
+    key(
+        "settle",
+        Form::Duration { zero: true },
+        "100ms",
+        "200ms",
+        "stillness that a file in change must show; an atomic replacement needs none",
+    ),
+];
+
+static RESTART: &[Key] = &[
+    key(
+        "backoff",
+        Form::Backoff,
+        "100ms..30s",
+        "1s..1m",
+        "shortest and longest delay before a restart; the very first retry is immediate",
+    ),
+    key(
+        "budget",
+        Form::Budget,
+        "5/60s",
+        "3/10s",
+        "crashes that are allowed within a sliding window, as NUMBER/DURATION",
+    ),
+    key(
+        "reset_after",
+        Form::Duration { zero: true },
+        "60s",
+        "2m",
+        "a worker that was ready this long clears the count",
+    ),
+];
+
+static STOP: &[Key] = &[key(
+    "drain_timeout",
+    Form::Duration { zero: true },
+    "30s",
+    "1s",
+    "how long requests in flight may take to finish before the worker is killed",
+)];
+
+static LIMITS: &[Key] = &[
+    key(
+        "memory",
+        Form::Size { least: 1 << 20 },
+        "",
+        "256MiB",
+        "memory of one worker process; near it the worker is replaced gracefully; unlimited unless given",
+    ),
+    key(
+        "request_timeout",
+        Form::Duration { zero: false },
+        "30s",
+        "5s",
+        "from the end of a request's head to the response's head; 504 after it",
+    ),
+    key(
+        "idle_timeout",
+        Form::Duration { zero: false },
+        "65s",
+        "60s",
+        "a transfer or a kept-alive connection without progress ends after it",
+    ),
+    key(
+        "connections",
+        Form::Count {
+            least: 1,
+            most: 1_000_000,
+            auto: false,
+        },
+        "10000",
+        "100",
+        "open connections of one worker; beyond it they wait in the kernel's queue",
+    ),
+    key(
+        "max_requests",
+        Form::Count {
+            least: 0,
+            most: u64::MAX,
+            auto: false,
+        },
+        "0",
+        "1000",
+        "requests after which a worker is replaced gracefully; 0: never",
+    ),
+    key(
+        "max_lifetime",
+        Form::Duration { zero: true },
+        "0s",
+        "24h",
+        "age at which a worker is replaced gracefully; 0s: never",
+    ),
+];
+
+static WASM: &[Key] = &[
+    key(
+        "memory",
+        Form::Size { least: 64 << 10 },
+        "256MiB",
+        "64MiB",
+        "linear memory of one instance; beyond it the guest's allocation fails",
+    ),
+    key(
+        "cpu_time",
+        Form::Duration { zero: false },
+        "10s",
+        "1s",
+        "computing without yielding before a call is ended",
+    ),
+    key(
+        "reuse",
+        Form::Count {
+            least: 1,
+            most: 1_000_000,
+            auto: true,
+        },
+        "auto",
+        "16",
+        "requests that an instance serves one after the other; auto: 1 for WASI 0.2 unless the component declares \
+         itself reusable, 128 for 0.3",
+    ),
+    key(
+        "dirs",
+        Form::Directories(DIRECTORY),
+        "",
+        "[{ host: ., guest: /d }]",
+        "directories that the guest sees",
+    ),
+    key(
+        "network",
+        Form::Peers,
+        "",
+        "['example.com:443']",
+        "host:port pairs that the guest may connect to",
+    ),
+];
+
+/// An item of `wasm.dirs`.
+pub(super) static DIRECTORY: &[Key] = &[
+    key(
+        "host",
+        Form::Text,
+        "",
+        "",
+        "the directory; relative paths are relative to this file",
+    ),
+    key("guest", Form::Text, "", "", "where the guest sees it"),
+    key(
+        "mode",
+        Form::Choice(&["ro", "rw"]),
+        "ro",
+        "rw",
+        "ro: read only, rw: read and write",
+    ),
+];
+
+static MASTER: &[Key] = &[
+    key(
+        "state_dir",
+        Form::Text,
+        "",
+        "./state",
+        "where cache, lock and control socket live; `.launcher` beside this file unless given",
+    ),
+    key(
+        "admin",
+        Form::Text,
+        "",
+        "127.0.0.1:9099",
+        "HOST:PORT of /metrics, /livez, /readyz and a status page",
+    ),
+    key("log", Form::Section(LOG), "", "", "the master's own log"),
+];
+
+static LOG: &[Key] = &[
+    key(
+        "format",
+        Form::Choice(&["pretty", "json"]),
+        "pretty",
+        "json",
+        "pretty: for people, json: one object a line",
+    ),
+    key(
+        "level",
+        Form::Choice(&["error", "warn", "info", "debug"]),
+        "info",
+        "debug",
+        "the least severe messages that are written",
+    ),
+];
