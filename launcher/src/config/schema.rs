@@ -31,6 +31,13 @@ fn object(keys: &[Key], required: &[&str]) -> Value {
 fn property(key: &Key) -> Value {
     let mut schema = form(&key.form);
     schema["description"] = json!(key.about);
+    // Examples are YAML; one that is not would fail the test that reads every key.
+    if let Ok(
+        example @ (Value::String(_) | Value::Number(_) | Value::Array(_) | Value::Object(_)),
+    ) = serde_saphyr::from_str::<Value>(key.example)
+    {
+        schema["examples"] = json!([example]);
+    }
     if !key.default.is_empty() {
         schema["default"] = match key.form {
             Form::Flag => json!(key.default == "true"),
