@@ -40,28 +40,17 @@ pub struct Diagnostic {
 impl Diagnostic {
     /// An error at a place.
     pub fn error(span: Range<usize>, message: impl Into<String>) -> Self {
-        Self {
-            severity: Severity::Error,
-            message: message.into(),
-            span: Some(span),
-            help: None,
-        }
+        Self { severity: Severity::Error, message: message.into(), span: Some(span), help: None }
     }
 
     /// A warning at a place.
     pub fn warning(span: Range<usize>, message: impl Into<String>) -> Self {
-        Self {
-            severity: Severity::Warning,
-            ..Self::error(span, message)
-        }
+        Self { severity: Severity::Warning, ..Self::error(span, message) }
     }
 
     /// An error about the file as a whole, such as one that cannot be read.
     pub fn whole(message: impl Into<String>) -> Self {
-        Self {
-            span: None,
-            ..Self::error(0..0, message)
-        }
+        Self { span: None, ..Self::error(0..0, message) }
     }
 
     /// Says what to do.
@@ -84,10 +73,7 @@ pub(super) struct Complaint {
 impl Complaint {
     /// A complaint without advice.
     pub(super) fn new(message: impl Into<String>) -> Self {
-        Self {
-            message: message.into(),
-            help: None,
-        }
+        Self { message: message.into(), help: None }
     }
 
     /// Says what to write instead.
@@ -125,11 +111,7 @@ impl Diagnostics {
                 kept.push(diagnostic);
             }
         }
-        Self {
-            path: path.into(),
-            text: text.into(),
-            list: kept,
-        }
+        Self { path: path.into(), text: text.into(), list: kept }
     }
 
     /// The diagnostics, in the order of the file.
@@ -165,11 +147,7 @@ impl Diagnostics {
 
     /// All of them as text for a person; ends with a newline unless it is empty.
     pub fn render(&self, colour: bool) -> String {
-        let renderer = if colour {
-            Renderer::styled()
-        } else {
-            Renderer::plain()
-        };
+        let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
         let mut out = String::new();
         for diagnostic in self.list.iter().take(SHOWN) {
             out.push_str(&renderer.render(&[self.group(diagnostic)]));
@@ -231,17 +209,11 @@ impl<'a> Line<'a> {
     fn around(text: &'a str, span: &Range<usize>) -> Self {
         let at = floor(text, span.start);
         let start = text[..at].rfind('\n').map_or(0, |newline| newline + 1);
-        let end = text[at..]
-            .find('\n')
-            .map_or(text.len(), |length| at + length);
+        let end = text[at..].find('\n').map_or(text.len(), |length| at + length);
         let line = text[start..end].trim_end_matches('\r');
         let from = (at - start).min(line.len());
         let to = floor(text, span.end.max(at)).min(end);
-        Self {
-            text: line,
-            number: position(text, at).0,
-            span: from..(to - start).clamp(from, line.len()),
-        }
+        Self { text: line, number: position(text, at).0, span: from..(to - start).clamp(from, line.len()) }
     }
 }
 
@@ -276,10 +248,7 @@ pub(super) fn quoted(text: &str) -> String {
 }
 
 /// Which of `known` was probably meant by `written`.
-pub(super) fn meant<'a>(
-    written: &str,
-    known: impl IntoIterator<Item = &'a str>,
-) -> Option<&'a str> {
+pub(super) fn meant<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     // Comparing very long texts costs the product of their lengths and finds nothing.
     if written.len() > QUOTED {
         return None;
@@ -289,9 +258,7 @@ pub(super) fn meant<'a>(
     known
         .into_iter()
         .map(|known| (strsim::osa_distance(&wanted, &folded(known)), known))
-        .filter(|(distance, known)| {
-            *distance <= (known.len() / 3).max(1) && *distance < wanted.len().max(1)
-        })
+        .filter(|(distance, known)| *distance <= (known.len() / 3).max(1) && *distance < wanted.len().max(1))
         .min()
         .map(|(_, known)| known)
 }

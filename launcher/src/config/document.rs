@@ -18,7 +18,8 @@ use super::written::{self, MAX_BYTES, Node, Value};
 use super::{Address, Config, LogFormat, Master, places};
 
 /// What a newcomer sees who starts with nothing.
-const SMALLEST: &str = "the smallest configuration is\n\nservices:\n  hello:\n    plugin: hello.wasm\n    listen: 127.0.0.1:8080";
+const SMALLEST: &str =
+    "the smallest configuration is\n\nservices:\n  hello:\n    plugin: hello.wasm\n    listen: 127.0.0.1:8080";
 
 /// Reads the configuration at `path`. Variables come from the environment of this process.
 pub fn load(path: &Path) -> Result<Config, Diagnostics> {
@@ -45,20 +46,11 @@ pub fn load_master(path: &Path) -> Result<Master, Diagnostics> {
         if let Some(entry) = &mut node {
             expand(&mut entry.node, &environment, &mut reader.found);
         }
-        let entries = Node {
-            span: 0..0,
-            value: Value::Mapping(node.into_iter().collect()),
-        };
+        let entries = Node { span: 0..0, value: Value::Mapping(node.into_iter().collect()) };
         let section = reader.section(Some(&entries), 0..0, "", ROOT);
         let names = Names::new();
         let resolve = |name: &str, port: u16| names.resolve(name, port);
-        let master = master(
-            &mut reader,
-            &section,
-            &file,
-            &resolve,
-            &mut Taken::default(),
-        );
+        let master = master(&mut reader, &section, &file, &resolve, &mut Taken::default());
         match reader.found.is_empty() {
             true => Ok(master),
             false => Err(refuse(path, text, reader.found)),
@@ -67,11 +59,7 @@ pub fn load_master(path: &Path) -> Result<Master, Diagnostics> {
 }
 
 /// Reads a configuration that is given as text; `path` is its name, and relative paths are relative to it.
-pub fn load_text(
-    path: &Path,
-    text: &str,
-    variables: &dyn Fn(&str) -> Option<String>,
-) -> Result<Config, Diagnostics> {
+pub fn load_text(path: &Path, text: &str, variables: &dyn Fn(&str) -> Option<String>) -> Result<Config, Diagnostics> {
     understand(path, text, &|name| Ok(variables(name)))
 }
 
@@ -111,12 +99,7 @@ fn understand(path: &Path, text: &str, lookup: &Lookup<'_>) -> Result<Config, Di
     }
     let problems = refuse(path, text, reader.found);
     match master_read {
-        Some(master) if !problems.has_errors() => Ok(Config {
-            path: file,
-            services,
-            master,
-            warnings: problems,
-        }),
+        Some(master) if !problems.has_errors() => Ok(Config { path: file, services, master, warnings: problems }),
         _ => Err(problems),
     }
 }
@@ -127,22 +110,12 @@ fn refuse(path: &Path, text: &str, found: Vec<Diagnostic>) -> Diagnostics {
 
 fn read(path: &Path) -> Result<Vec<u8>, Diagnostics> {
     let fail = |message: String| refuse(path, "", vec![Diagnostic::whole(message)]);
-    let failed = |error: std::io::Error| {
-        fail(format!(
-            "the configuration cannot be read: {}",
-            places::reason(&error)
-        ))
-    };
+    let failed = |error: std::io::Error| fail(format!("the configuration cannot be read: {}", places::reason(&error)));
     let mut bytes = Vec::new();
     // One byte more than allowed tells a file that is too large from one that just fits; /dev/zero would never end.
-    File::open(path)
-        .and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes))
-        .map_err(failed)?;
+    File::open(path).and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes)).map_err(failed)?;
     if bytes.len() as u64 > MAX_BYTES {
-        return Err(fail(format!(
-            "the configuration is larger than {}MiB",
-            MAX_BYTES >> 20
-        )));
+        return Err(fail(format!("the configuration is larger than {}MiB", MAX_BYTES >> 20)));
     }
     Ok(bytes)
 }
@@ -159,22 +132,17 @@ fn decode_and<T>(
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, Diagnostic> {
-    std::path::absolute(path).map_err(|error| {
-        Diagnostic::whole(format!(
-            "the current directory is not known: {}",
-            places::reason(&error)
-        ))
-    })
+    std::path::absolute(path)
+        .map_err(|error| Diagnostic::whole(format!("the current directory is not known: {}", places::reason(&error))))
 }
 
 fn environment(name: &str) -> Result<Option<String>, Complaint> {
     match std::env::var(name) {
         Ok(value) => Ok(Some(value)),
         Err(std::env::VarError::NotPresent) => Ok(None),
-        Err(std::env::VarError::NotUnicode(_)) => Err(Complaint::new(format!(
-            "the value of the variable {} is not UTF-8",
-            quoted(name)
-        ))),
+        Err(std::env::VarError::NotUnicode(_)) => {
+            Err(Complaint::new(format!("the value of the variable {} is not UTF-8", quoted(name))))
+        }
     }
 }
 
@@ -192,48 +160,19 @@ fn read_services(
         _ => &[],
     };
     match field.node {
-        None => reader.error(
-            0..0,
-            "`services` is missing: there is nothing to run",
-            Some(SMALLEST.to_owned()),
-        ),
-        Some(Node {
-            span,
-            value: Value::Null,
-        }) => {
-            reader.error(
-                span.clone(),
-                "`services` is empty: there is nothing to run",
-                Some(SMALLEST.to_owned()),
-            );
+        None => reader.error(0..0, "`services` is missing: there is nothing to run", Some(SMALLEST.to_owned())),
+        Some(Node { span, value: Value::Null }) => {
+            reader.error(span.clone(), "`services` is empty: there is nothing to run", Some(SMALLEST.to_owned()));
         }
-        Some(Node {
-            span,
-            value: Value::Mapping(entries),
-        }) if entries.is_empty() => {
-            reader.error(
-                span.clone(),
-                "`services` is empty: there is nothing to run",
-                Some(SMALLEST.to_owned()),
-            );
+        Some(Node { span, value: Value::Mapping(entries) }) if entries.is_empty() => {
+            reader.error(span.clone(), "`services` is empty: there is nothing to run", Some(SMALLEST.to_owned()));
         }
-        Some(Node {
-            value: Value::Mapping(_),
-            ..
-        }) => {}
+        Some(Node { value: Value::Mapping(_), .. }) => {}
         Some(node) => reader.wrong(node, "services", "a mapping from names to services"),
     }
     let mut services = BTreeMap::new();
     for entry in entries {
-        let read = service(
-            reader,
-            &entry.key,
-            &entry.node,
-            entry.key_span.clone(),
-            base,
-            resolve,
-            taken,
-        );
+        let read = service(reader, &entry.key, &entry.node, entry.key_span.clone(), base, resolve, taken);
         if let Some(read) = read {
             services.insert(entry.key.clone(), read);
         }
@@ -259,13 +198,8 @@ fn master(
     let admin = match (field.node, reader.text(&field)) {
         (Some(node), Some(text)) => {
             let address = reader.accept(node, &field.path, listen::host_port(text, resolve));
-            let site = Site {
-                owner: field.path.clone(),
-                span: node.span.clone(),
-            };
-            if let Some(other) =
-                address.and_then(|address| taken.take(&Address::Tcp(address), site))
-            {
+            let site = Site { owner: field.path.clone(), span: node.span.clone() };
+            if let Some(other) = address.and_then(|address| taken.take(&Address::Tcp(address), site)) {
                 clash(reader, node.span.clone(), &field.path, &other);
             }
             address

@@ -72,20 +72,8 @@ pub(super) enum Form {
 
 const MAX_WORKERS: u64 = 1024;
 
-const fn key(
-    name: &'static str,
-    form: Form,
-    default: &'static str,
-    example: &'static str,
-    about: &'static str,
-) -> Key {
-    Key {
-        name,
-        form,
-        default,
-        about,
-        example,
-    }
+const fn key(name: &'static str, form: Form, default: &'static str, example: &'static str, about: &'static str) -> Key {
+    Key { name, form, default, about, example }
 }
 
 /// The whole file.
@@ -97,13 +85,7 @@ pub(super) static ROOT: &[Key] = &[
         "",
         "what to run: a mapping from the name of a service to its settings",
     ),
-    key(
-        "master",
-        Form::Section(MASTER),
-        "",
-        "",
-        "what concerns the master process alone",
-    ),
+    key("master", Form::Section(MASTER), "", "", "what concerns the master process alone"),
 ];
 
 /// One entry under `services:`.
@@ -132,121 +114,41 @@ pub(super) static SERVICE: &[Key] = &[
     ),
     key(
         "workers",
-        Form::Count {
-            least: 1,
-            most: MAX_WORKERS,
-            auto: true,
-        },
+        Form::Count { least: 1, most: MAX_WORKERS, auto: true },
         "auto",
         "3",
         "number of worker processes; auto: the CPUs that affinity and cgroup quota leave",
     ),
-    key(
-        "env",
-        Form::Environment,
-        "",
-        "{ A: 1 }",
-        "the environment of the plugin: this and nothing else",
-    ),
-    key(
-        "config",
-        Form::Any,
-        "",
-        "{ a: [1] }",
-        "settings of the plugin's own, handed to it",
-    ),
-    key(
-        "balance",
-        Form::Choice(&["requests"]),
-        "requests",
-        "requests",
-        "how connections spread over the workers",
-    ),
-    key(
-        "reload",
-        Form::Section(RELOAD),
-        "",
-        "",
-        "how a change is rolled out",
-    ),
-    key(
-        "restart",
-        Form::Section(RESTART),
-        "",
-        "",
-        "how crashes are answered",
-    ),
+    key("env", Form::Environment, "", "{ A: 1 }", "the environment of the plugin: this and nothing else"),
+    key("config", Form::Any, "", "{ a: [1] }", "settings of the plugin's own, handed to it"),
+    key("balance", Form::Choice(&["requests"]), "requests", "requests", "how connections spread over the workers"),
+    key("reload", Form::Section(RELOAD), "", "", "how a change is rolled out"),
+    key("restart", Form::Section(RESTART), "", "", "how crashes are answered"),
     key("stop", Form::Section(STOP), "", "", "how workers leave"),
-    key(
-        "limits",
-        Form::Section(LIMITS),
-        "",
-        "",
-        "limits of a worker",
-    ),
-    key(
-        "wasm",
-        Form::Section(WASM),
-        "",
-        "",
-        "the sandbox of a WASM plugin",
-    ),
-    key(
-        "user",
-        Form::Account,
-        "",
-        "0",
-        "user that the workers become, by name or number; needs root",
-    ),
-    key(
-        "group",
-        Form::Account,
-        "",
-        "0",
-        "group that the workers become; the user's own unless given",
-    ),
+    key("limits", Form::Section(LIMITS), "", "", "limits of a worker"),
+    key("wasm", Form::Section(WASM), "", "", "the sandbox of a WASM plugin"),
+    key("user", Form::Account, "", "0", "user that the workers become, by name or number; needs root"),
+    key("group", Form::Account, "", "0", "group that the workers become; the user's own unless given"),
     key("rlimits", Form::Unsupported, "", "", ""),
     key("sandbox", Form::Unsupported, "", "", ""),
 ];
 
 /// A mapping under `listen:`.
 pub(super) static LISTEN: &[Key] = &[
-    key(
-        "name",
-        Form::Text,
-        "",
-        "",
-        "the name under which the plugin finds it; the address unless given",
-    ),
+    key("name", Form::Text, "", "", "the name under which the plugin finds it; the address unless given"),
     key("address", Form::Text, "", "", "the address"),
 ];
 
 static RELOAD: &[Key] = &[
-    key(
-        "watch",
-        Form::Flag,
-        "true",
-        "false",
-        "reload when the plugin's file changes",
-    ),
+    key("watch", Form::Flag, "true", "false", "reload when the plugin's file changes"),
     key(
         "surge",
-        Form::Count {
-            least: 1,
-            most: MAX_WORKERS,
-            auto: false,
-        },
+        Form::Count { least: 1, most: MAX_WORKERS, auto: false },
         "1",
         "2",
         "workers beyond `workers` while generations change",
     ),
-    key(
-        "ready_timeout",
-        Form::Duration { zero: false },
-        "60s",
-        "5s",
-        "from the start of a worker to ready",
-    ),
+    key("ready_timeout", Form::Duration { zero: false }, "60s", "5s", "from the start of a worker to ready"),
     key(
         "probation",
         Form::Duration { zero: true },
@@ -319,22 +221,14 @@ static LIMITS: &[Key] = &[
     ),
     key(
         "connections",
-        Form::Count {
-            least: 1,
-            most: 1_000_000,
-            auto: false,
-        },
+        Form::Count { least: 1, most: 1_000_000, auto: false },
         "10000",
         "100",
         "open connections of one worker; beyond it they wait in the kernel's queue",
     ),
     key(
         "max_requests",
-        Form::Count {
-            least: 0,
-            most: u64::MAX,
-            auto: false,
-        },
+        Form::Count { least: 0, most: u64::MAX, auto: false },
         "0",
         "1000",
         "requests after which a worker is replaced gracefully; 0: never",
@@ -356,58 +250,24 @@ static WASM: &[Key] = &[
         "64MiB",
         "linear memory of one instance; beyond it the guest's allocation fails",
     ),
-    key(
-        "cpu_time",
-        Form::Duration { zero: false },
-        "10s",
-        "1s",
-        "computing without yielding before a call is ended",
-    ),
+    key("cpu_time", Form::Duration { zero: false }, "10s", "1s", "computing without yielding before a call is ended"),
     key(
         "reuse",
-        Form::Count {
-            least: 1,
-            most: 1_000_000,
-            auto: true,
-        },
+        Form::Count { least: 1, most: 1_000_000, auto: true },
         "auto",
         "16",
         "requests that an instance serves one after the other; auto: 1 for WASI 0.2 unless the component declares \
          itself reusable, 128 for 0.3",
     ),
-    key(
-        "dirs",
-        Form::Directories(DIRECTORY),
-        "",
-        "[{ host: ., guest: /d }]",
-        "directories that the guest sees",
-    ),
-    key(
-        "network",
-        Form::Peers,
-        "",
-        "['example.com:443']",
-        "host:port pairs that the guest may connect to",
-    ),
+    key("dirs", Form::Directories(DIRECTORY), "", "[{ host: ., guest: /d }]", "directories that the guest sees"),
+    key("network", Form::Peers, "", "['example.com:443']", "host:port pairs that the guest may connect to"),
 ];
 
 /// An item of `wasm.dirs`.
 pub(super) static DIRECTORY: &[Key] = &[
-    key(
-        "host",
-        Form::Text,
-        "",
-        "",
-        "the directory; relative paths are relative to this file",
-    ),
+    key("host", Form::Text, "", "", "the directory; relative paths are relative to this file"),
     key("guest", Form::Text, "", "", "where the guest sees it"),
-    key(
-        "mode",
-        Form::Choice(&["ro", "rw"]),
-        "ro",
-        "rw",
-        "ro: read only, rw: read and write",
-    ),
+    key("mode", Form::Choice(&["ro", "rw"]), "ro", "rw", "ro: read only, rw: read and write"),
 ];
 
 static MASTER: &[Key] = &[
@@ -418,24 +278,12 @@ static MASTER: &[Key] = &[
         "./state",
         "where cache, lock and control socket live; `.launcher` beside this file unless given",
     ),
-    key(
-        "admin",
-        Form::Text,
-        "",
-        "127.0.0.1:9099",
-        "HOST:PORT of /metrics, /livez, /readyz and a status page",
-    ),
+    key("admin", Form::Text, "", "127.0.0.1:9099", "HOST:PORT of /metrics, /livez, /readyz and a status page"),
     key("log", Form::Section(LOG), "", "", "the master's own log"),
 ];
 
 static LOG: &[Key] = &[
-    key(
-        "format",
-        Form::Choice(&["pretty", "json"]),
-        "pretty",
-        "json",
-        "pretty: for people, json: one object a line",
-    ),
+    key("format", Form::Choice(&["pretty", "json"]), "pretty", "json", "pretty: for people, json: one object a line"),
     key(
         "level",
         Form::Choice(&["error", "warn", "info", "debug"]),

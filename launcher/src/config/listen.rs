@@ -24,19 +24,14 @@ const RESOLVING: Duration = Duration::from_secs(1);
 pub(super) type Resolve<'a> = dyn Fn(&str, u16) -> Result<Vec<SocketAddr>, String> + 'a;
 
 /// A listening address; a relative path is relative to `base`.
-pub(super) fn address(
-    text: &str,
-    base: &Path,
-    resolve: &Resolve<'_>,
-) -> Result<Address, Complaint> {
+pub(super) fn address(text: &str, base: &Path, resolve: &Resolve<'_>) -> Result<Address, Complaint> {
     match text.split_once(':') {
         Some(("unix", path)) => unix(path, base),
         Some(("tcp", rest)) if rest.starts_with("//") => host_port(&rest[2..], resolve).map(Address::Tcp),
-        Some((scheme @ ("udp" | "fd"), rest)) if rest.starts_with("//") => Err(Complaint::new(format!(
-            "{}: `{scheme}://` is not supported by this version",
-            quoted(text)
-        ))
-        .help("listen on HOST:PORT or unix:/path")),
+        Some((scheme @ ("udp" | "fd"), rest)) if rest.starts_with("//") => {
+            Err(Complaint::new(format!("{}: `{scheme}://` is not supported by this version", quoted(text)))
+                .help("listen on HOST:PORT or unix:/path"))
+        }
         Some((_, rest)) if rest.starts_with("//") => Err(Complaint::new(format!("{} is not an address", quoted(text)))
             .help("addresses look like `127.0.0.1:8080`, `tcp://localhost:8080` or `unix:/path?mode=0660`")),
         _ => host_port(text, resolve).map(Address::Tcp),
@@ -47,17 +42,14 @@ pub(super) fn address(
 pub(super) fn host_port(text: &str, resolve: &Resolve<'_>) -> Result<SocketAddr, Complaint> {
     let (host, port) = split(text)?;
     match host {
-        Host::Any if Path::new("/proc/net/if_inet6").exists() => {
-            Ok((Ipv6Addr::UNSPECIFIED, port).into())
-        }
+        Host::Any if Path::new("/proc/net/if_inet6").exists() => Ok((Ipv6Addr::UNSPECIFIED, port).into()),
         Host::Any => Ok((Ipv4Addr::UNSPECIFIED, port).into()),
         Host::Literal(ip) => Ok((ip, port).into()),
         // RFC 6761 section 6.3: always loopback; a container without /etc/hosts would ask a name server.
         Host::Name("localhost") => Ok((Ipv4Addr::LOCALHOST, port).into()),
         Host::Name(name) => {
-            let found = resolve(name, port).map_err(|reason| {
-                Complaint::new(format!("the host {} is not known: {reason}", quoted(name)))
-            })?;
+            let found = resolve(name, port)
+                .map_err(|reason| Complaint::new(format!("the host {} is not known: {reason}", quoted(name))))?;
             found
                 .iter()
                 .find(|address| address.is_ipv4())
@@ -80,10 +72,7 @@ pub(super) fn peer(text: &str) -> Result<(String, u16), Complaint> {
         Host::Name(name) => name.to_owned(),
     };
     match port {
-        0 => Err(Complaint::new(format!(
-            "{}: a peer has no port 0",
-            quoted(text)
-        ))),
+        0 => Err(Complaint::new(format!("{}: a peer has no port 0", quoted(text)))),
         port => Ok((host, port)),
     }
 }
@@ -95,15 +84,11 @@ enum Host<'a> {
 }
 
 fn split(text: &str) -> Result<(Host<'_>, u16), Complaint> {
-    let bad =
-        |help: String| Complaint::new(format!("{} is not HOST:PORT", quoted(text))).help(help);
+    let bad = |help: String| Complaint::new(format!("{} is not HOST:PORT", quoted(text))).help(help);
     let Some((host, port)) = text.rsplit_once(':') else {
         return Err(match text.parse::<u16>() {
             Ok(port) => bad(format!("did you mean `127.0.0.1:{port}`?")),
-            Err(_) => bad(format!(
-                "a port is missing; did you mean `{}:8080`?",
-                text.trim()
-            )),
+            Err(_) => bad(format!("a port is missing; did you mean `{}:8080`?", text.trim())),
         });
     };
     let host = if let Some(inner) = host.strip_prefix('[') {
@@ -121,34 +106,21 @@ fn split(text: &str) -> Result<(Host<'_>, u16), Complaint> {
         Host::Any
     } else if let Ok(ip) = host.parse::<Ipv4Addr>() {
         Host::Literal(ip.into())
-    } else if host
-        .bytes()
-        .all(|byte| byte.is_ascii_digit() || byte == b'.')
-    {
+    } else if host.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
         // The system's resolver takes `127.1` and would ask a name server about `999.1.1.1`.
-        return Err(
-            Complaint::new(format!("{} is not an IPv4 address", quoted(host)))
-                .help("an IPv4 address looks like `127.0.0.1`"),
-        );
+        return Err(Complaint::new(format!("{} is not an IPv4 address", quoted(host)))
+            .help("an IPv4 address looks like `127.0.0.1`"));
     } else if host.len() <= 253
-        && host
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_'))
+        && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_'))
     {
         Host::Name(host)
     } else {
-        return Err(Complaint::new(format!(
-            "{} is not a host's name",
-            quoted(host)
-        )));
+        return Err(Complaint::new(format!("{} is not a host's name", quoted(host))));
     };
     let digits = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
     match port.parse::<u16>() {
         Ok(port) if digits => Ok((host, port)),
-        _ => Err(Complaint::new(format!(
-            "the port {} is not a number from 0 to 65535",
-            quoted(port)
-        ))),
+        _ => Err(Complaint::new(format!("the port {} is not a number from 0 to 65535", quoted(port)))),
     }
 }
 
@@ -164,9 +136,7 @@ fn unix(rest: &str, base: &Path) -> Result<Address, Complaint> {
         return Err(Complaint::new("the Unix socket has no path").help(form));
     }
     if path.starts_with('@') {
-        return Err(
-            Complaint::new("abstract Unix sockets are not supported by this version").help(form),
-        );
+        return Err(Complaint::new("abstract Unix sockets are not supported by this version").help(form));
     }
     let mut mode = None;
     for parameter in query.iter().flat_map(|query| query.split('&')) {
@@ -178,15 +148,12 @@ fn unix(rest: &str, base: &Path) -> Result<Address, Complaint> {
             };
             return Err(Complaint::new(format!("unknown parameter {}", quoted(name))).help(help));
         }
-        let octal = (3..=4).contains(&value.len())
-            && value.bytes().all(|byte| (b'0'..=b'7').contains(&byte));
+        let octal = (3..=4).contains(&value.len()) && value.bytes().all(|byte| (b'0'..=b'7').contains(&byte));
         match u32::from_str_radix(value, 8) {
             Ok(bits) if octal && bits <= 0o777 && mode.is_none() => mode = Some(bits),
             _ => {
-                return Err(
-                    Complaint::new(format!("{} is not the mode of a file", quoted(value)))
-                        .help("a mode is three octal digits, such as 0660"),
-                );
+                return Err(Complaint::new(format!("{} is not the mode of a file", quoted(value)))
+                    .help("a mode is three octal digits, such as 0660"));
             }
         }
     }
@@ -199,11 +166,7 @@ fn unix(rest: &str, base: &Path) -> Result<Address, Complaint> {
         .help("use a shorter path, for example below /run"));
     }
     if path.is_dir() {
-        return Err(Complaint::new(format!(
-            "{} is a directory",
-            quoted(&path.to_string_lossy())
-        ))
-        .help(form));
+        return Err(Complaint::new(format!("{} is a directory", quoted(&path.to_string_lossy()))).help(form));
     }
     Ok(Address::Unix { path, mode })
 }
@@ -221,9 +184,7 @@ pub(super) struct Names {
 impl Names {
     /// A resolver whose time starts with the first name.
     pub(super) fn new() -> Self {
-        Self {
-            deadline: Cell::new(None),
-        }
+        Self { deadline: Cell::new(None) }
     }
 
     /// Addresses of a name, or a reason for a person.
@@ -231,6 +192,10 @@ impl Names {
         let now = Instant::now();
         let deadline = self.deadline.get().unwrap_or(now + RESOLVING);
         self.deadline.set(Some(deadline));
+        let late = || "no answer from the name service in time".to_owned();
+        if now >= deadline {
+            return Err(late());
+        }
         let (sender, receiver) = mpsc::channel();
         let host = name.to_owned();
         // getaddrinfo(3) has no deadline of its own. The thread may outlive this call and ends with its lookup.
@@ -245,7 +210,7 @@ impl Names {
         match receiver.recv_timeout(deadline.saturating_duration_since(now)) {
             Ok(Ok(found)) => Ok(found),
             Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err("no answer from the name service in time".to_owned()),
+            Err(_) => Err(late()),
         }
     }
 }

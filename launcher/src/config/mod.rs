@@ -40,7 +40,8 @@ pub struct Config {
     pub services: BTreeMap<String, Service>,
     /// What concerns the master alone.
     pub master: Master,
-    /// What is probably not meant as it is written; nothing of it stands in the way.
+    /// What is probably not meant as it is written; nothing of it stands in the way. It holds the file's text: to see
+    /// whether a change of the file means anything, compare `services` and `master`.
     pub warnings: Diagnostics,
 }
 

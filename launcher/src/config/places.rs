@@ -22,38 +22,24 @@ pub(super) fn plugin(text: &str, base: &Path, can_be_built: bool) -> Result<Path
     let path = tidy(&base.join(text));
     let extension = path.extension().and_then(|extension| extension.to_str());
     if !extension.is_some_and(|extension| EXTENSIONS.contains(&extension)) {
-        return Err(Complaint::new(format!(
-            "{} is no kind of plugin that is known",
-            quoted(text)
-        ))
-        .help("plugins are .wasm, .wat and .so files"));
+        return Err(Complaint::new(format!("{} is no kind of plugin that is known", quoted(text)))
+            .help("plugins are .wasm, .wat and .so files"));
     }
     match fs::metadata(&path) {
         Ok(metadata) if metadata.is_file() => match File::open(&path) {
             Ok(_) => Ok(path),
-            Err(error) => Err(Complaint::new(format!(
-                "{} cannot be read: {}",
-                quoted(text),
-                reason(&error)
-            ))),
+            Err(error) => Err(Complaint::new(format!("{} cannot be read: {}", quoted(text), reason(&error)))),
         },
         Ok(_) => Err(Complaint::new(format!("{} is not a file", quoted(text)))),
         Err(error) if error.kind() == ErrorKind::NotFound && can_be_built => Ok(path),
         Err(error) if error.kind() == ErrorKind::NotFound => Err(missing(text, &path)),
-        Err(error) => Err(Complaint::new(format!(
-            "{} cannot be read: {}",
-            quoted(text),
-            reason(&error)
-        ))),
+        Err(error) => Err(Complaint::new(format!("{} cannot be read: {}", quoted(text), reason(&error)))),
     }
 }
 
 fn missing(text: &str, path: &Path) -> Complaint {
     let complaint = Complaint::new(format!("there is no file {}", quoted(text)));
-    let (Some(parent), Some(name)) = (
-        path.parent(),
-        path.file_name().and_then(|name| name.to_str()),
-    ) else {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
         return complaint;
     };
     if fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink()) {
@@ -65,9 +51,7 @@ fn missing(text: &str, path: &Path) -> Complaint {
         .flatten()
         .filter_map(|entry| entry.file_name().into_string().ok())
         .filter(|name| {
-            let extension = Path::new(name)
-                .extension()
-                .and_then(|extension| extension.to_str());
+            let extension = Path::new(name).extension().and_then(|extension| extension.to_str());
             extension.is_some_and(|extension| EXTENSIONS.contains(&extension))
         })
         .take(1000)
@@ -86,36 +70,21 @@ pub(super) fn directory(text: &str, base: &Path) -> Result<PathBuf, Complaint> {
     let path = tidy(&base.join(text));
     match fs::metadata(&path) {
         Ok(metadata) if metadata.is_dir() => Ok(path),
-        Ok(_) => Err(Complaint::new(format!(
-            "{} is not a directory",
-            quoted(text)
-        ))),
-        Err(error) if error.kind() == ErrorKind::NotFound => Err(Complaint::new(format!(
-            "there is no directory {}",
-            quoted(text)
-        ))
-        .help("make it first")),
-        Err(error) => Err(Complaint::new(format!(
-            "{} cannot be used: {}",
-            quoted(text),
-            reason(&error)
-        ))),
+        Ok(_) => Err(Complaint::new(format!("{} is not a directory", quoted(text)))),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            Err(Complaint::new(format!("there is no directory {}", quoted(text))).help("make it first"))
+        }
+        Err(error) => Err(Complaint::new(format!("{} cannot be used: {}", quoted(text), reason(&error)))),
     }
 }
 
-/// The state directory that is written as `text`.
+/// The state directory that is written as `text`. Whether it can be written is not asked: `check` and `status` may be
+/// run by another user than the launcher.
 pub(super) fn state_dir(text: &str, base: &Path) -> Result<PathBuf, Complaint> {
     let path = tidy(&base.join(text));
     match fs::metadata(&path) {
-        Ok(metadata) if !metadata.is_dir() => Err(Complaint::new(format!(
-            "{} is not a directory",
-            quoted(text)
-        ))),
-        _ if writable(&path) => Ok(path),
-        _ => Err(
-            Complaint::new(format!("{} cannot be written", quoted(text)))
-                .help("name a directory that the launcher's user can write"),
-        ),
+        Ok(metadata) if !metadata.is_dir() => Err(Complaint::new(format!("{} is not a directory", quoted(text)))),
+        _ => Ok(path),
     }
 }
 
@@ -129,21 +98,14 @@ pub(super) fn default_state_dir(file: &Path, runtime: Option<&Path>) -> PathBuf 
         return beside;
     }
     let digest = Sha256::digest(file.as_os_str().as_bytes());
-    let hash: String = digest
-        .iter()
-        .take(8)
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let hash: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
     let name = format!("launcher-{}-{hash}", geteuid());
-    [
-        runtime.filter(|runtime| runtime.is_absolute()),
-        Some(Path::new("/run")),
-    ]
-    .into_iter()
-    .flatten()
-    .map(|directory| directory.join(&name))
-    .find(|path| writable(path))
-    .unwrap_or_else(|| Path::new("/tmp").join(&name))
+    [runtime.filter(|runtime| runtime.is_absolute()), Some(Path::new("/run"))]
+        .into_iter()
+        .flatten()
+        .map(|directory| directory.join(&name))
+        .find(|path| writable(path))
+        .unwrap_or_else(|| Path::new("/tmp").join(&name))
 }
 
 /// Whether a directory can be written, or made.

@@ -72,19 +72,11 @@ pub(super) fn join(path: &str, name: &str) -> String {
 impl<'t> Reader<'t> {
     /// A reader of nodes that were parsed from `text`.
     pub(super) fn new(text: &'t str) -> Self {
-        Self {
-            text,
-            found: Vec::new(),
-        }
+        Self { text, found: Vec::new() }
     }
 
     /// Reports an error.
-    pub(super) fn error(
-        &mut self,
-        span: Range<usize>,
-        message: impl Into<String>,
-        help: Option<String>,
-    ) {
+    pub(super) fn error(&mut self, span: Range<usize>, message: impl Into<String>, help: Option<String>) {
         let mut diagnostic = Diagnostic::error(span, message);
         diagnostic.help = help;
         self.found.push(diagnostic);
@@ -92,23 +84,12 @@ impl<'t> Reader<'t> {
 
     /// Reports a complaint about the value at `path`.
     pub(super) fn complain(&mut self, span: Range<usize>, path: &str, complaint: Complaint) {
-        self.error(
-            span,
-            format!("{path}: {}", complaint.message),
-            complaint.help,
-        );
+        self.error(span, format!("{path}: {}", complaint.message), complaint.help);
     }
 
     /// Passes a good value on and reports a complaint.
-    pub(super) fn accept<T>(
-        &mut self,
-        node: &Node,
-        path: &str,
-        result: Result<T, Complaint>,
-    ) -> Option<T> {
-        result
-            .map_err(|complaint| self.complain(node.span.clone(), path, complaint))
-            .ok()
+    pub(super) fn accept<T>(&mut self, node: &Node, path: &str, result: Result<T, Complaint>) -> Option<T> {
+        result.map_err(|complaint| self.complain(node.span.clone(), path, complaint)).ok()
     }
 
     /// Reports that a value is of another form than it should be.
@@ -117,19 +98,16 @@ impl<'t> Reader<'t> {
             return;
         }
         let help = match &node.value {
-            Value::Text {
-                text,
-                expanded: false,
-            } if expected.starts_with("a number") && text.parse::<u64>().is_ok() => {
+            Value::Text { text, expanded: false }
+                if expected.starts_with("a number") && text.parse::<u64>().is_ok() =>
+            {
                 Some("remove the quotes".to_owned())
             }
-            Value::Text { text, .. } if expected == "true or false" => {
-                match text.to_lowercase().as_str() {
-                    "yes" | "on" | "y" | "true" => Some("did you mean `true`?".to_owned()),
-                    "no" | "off" | "n" | "false" => Some("did you mean `false`?".to_owned()),
-                    _ => None,
-                }
-            }
+            Value::Text { text, .. } if expected == "true or false" => match text.to_lowercase().as_str() {
+                "yes" | "on" | "y" | "true" => Some("did you mean `true`?".to_owned()),
+                "no" | "off" | "n" | "false" => Some("did you mean `false`?".to_owned()),
+                _ => None,
+            },
             Value::Bool(_) | Value::Integer(_) | Value::Float(_) if expected == "a text" => {
                 Some(format!("quote it: \"{}\"", self.written(node)))
             }
@@ -146,11 +124,7 @@ impl<'t> Reader<'t> {
             Value::Mapping(_) => "a mapping".to_owned(),
             Value::Broken => return,
         };
-        self.error(
-            node.span.clone(),
-            format!("{path}: expected {expected}, found {found}"),
-            help,
-        );
+        self.error(node.span.clone(), format!("{path}: expected {expected}, found {found}"), help);
     }
 
     /// Line and column of a byte of the file, from 1.
@@ -170,9 +144,7 @@ impl<'t> Reader<'t> {
     {
         match &node.value {
             Value::Text { text, .. } => Some(Cow::Borrowed(text)),
-            Value::Bool(_) | Value::Integer(_) | Value::Float(_) => {
-                Some(Cow::Borrowed(self.written(node)))
-            }
+            Value::Bool(_) | Value::Integer(_) | Value::Float(_) => Some(Cow::Borrowed(self.written(node))),
             Value::Null | Value::List(_) | Value::Mapping(_) | Value::Broken => None,
         }
     }
@@ -186,12 +158,7 @@ impl<'t> Reader<'t> {
         path: &str,
         keys: &'static [Key],
     ) -> Section<'n> {
-        let mut section = Section {
-            path: path.to_owned(),
-            span,
-            keys,
-            entries: Vec::new(),
-        };
+        let mut section = Section { path: path.to_owned(), span, keys, entries: Vec::new() };
         let entries = match node.map(|node| (&node.value, node)) {
             Some((Value::Mapping(entries), _)) => entries,
             None | Some((Value::Null, _)) => return section,
@@ -202,11 +169,7 @@ impl<'t> Reader<'t> {
         };
         for entry in entries {
             match keys.iter().find(|key| key.name == entry.key) {
-                Some(Key {
-                    form: Form::Unsupported,
-                    name,
-                    ..
-                }) => self.error(
+                Some(Key { form: Form::Unsupported, name, .. }) => self.error(
                     entry.key_span.clone(),
                     format!("{}: not supported by this version", join(path, name)),
                     Some("remove it".to_owned()),
@@ -230,11 +193,7 @@ impl<'t> Reader<'t> {
     }
 
     fn unknown(&mut self, entry: &Entry, path: &str, keys: &'static [Key]) {
-        let known = || {
-            keys.iter()
-                .filter(|key| !matches!(key.form, Form::Unsupported))
-                .map(|key| key.name)
-        };
+        let known = || keys.iter().filter(|key| !matches!(key.form, Form::Unsupported)).map(|key| key.name);
         let home = keys.iter().find(|key| match key.form {
             Form::Section(inner) => inner.iter().any(|inner| inner.name == entry.key),
             _ => false,
@@ -248,11 +207,7 @@ impl<'t> Reader<'t> {
             "" => String::new(),
             path => format!(" in `{path}`"),
         };
-        self.error(
-            entry.key_span.clone(),
-            format!("unknown key {}{place}", quoted(&entry.key)),
-            Some(help),
-        );
+        self.error(entry.key_span.clone(), format!("unknown key {}{place}", quoted(&entry.key)), Some(help));
     }
 
     /// A text that is not empty.
@@ -264,11 +219,7 @@ impl<'t> Reader<'t> {
                 None
             }
             Value::Text { text, .. } if text.contains('\0') => {
-                self.error(
-                    node.span.clone(),
-                    format!("{}: contains a NUL character", field.path),
-                    None,
-                );
+                self.error(node.span.clone(), format!("{}: contains a NUL character", field.path), None);
                 None
             }
             Value::Text { text, .. } => Some(text),
@@ -287,14 +238,8 @@ impl<'t> Reader<'t> {
             Some(node) => match &node.value {
                 Value::Bool(value) => *value,
                 // A variable's value is always text.
-                Value::Text {
-                    text,
-                    expanded: true,
-                } if text == "true" => true,
-                Value::Text {
-                    text,
-                    expanded: true,
-                } if text == "false" => false,
+                Value::Text { text, expanded: true } if text == "true" => true,
+                Value::Text { text, expanded: true } if text == "false" => false,
                 _ => {
                     self.wrong(node, &field.path, "true or false");
                     default
@@ -316,10 +261,7 @@ impl<'t> Reader<'t> {
         let number = match &node.value {
             Value::Integer(number) => *number,
             Value::Text { text, .. } if auto && text == "auto" => return None,
-            Value::Text {
-                text,
-                expanded: true,
-            } if text.parse::<i128>().is_ok() => text.parse().unwrap_or_default(),
+            Value::Text { text, expanded: true } if text.parse::<i128>().is_ok() => text.parse().unwrap_or_default(),
             _ => {
                 self.wrong(node, &field.path, expected);
                 return default;
@@ -328,16 +270,9 @@ impl<'t> Reader<'t> {
         match u64::try_from(number) {
             Ok(number) if (least..=most).contains(&number) => Some(number),
             _ => {
-                let bound = if number < i128::from(least) {
-                    format!("at least {least}")
-                } else {
-                    format!("at most {most}")
-                };
-                self.error(
-                    node.span.clone(),
-                    format!("{}: must be {bound}, found {number}", field.path),
-                    None,
-                );
+                let bound =
+                    if number < i128::from(least) { format!("at least {least}") } else { format!("at most {most}") };
+                self.error(node.span.clone(), format!("{}: must be {bound}, found {number}", field.path), None);
                 default
             }
         }
@@ -362,8 +297,7 @@ impl<'t> Reader<'t> {
             }
             Ok(duration)
         };
-        self.parsed(field, "a duration such as `30s`", read)
-            .unwrap_or_default()
+        self.parsed(field, "a duration such as `30s`", read).unwrap_or_default()
     }
 
     /// A size in bytes; `None`: not given, and there is no default.
@@ -371,11 +305,9 @@ impl<'t> Reader<'t> {
         self.parsed(field, "a size such as `64MiB`", |text| {
             let size = units::size(text)?;
             match field.key.form {
-                Form::Size { least } if size < least => Err(Complaint::new(format!(
-                    "must be at least {}KiB, found {}",
-                    least >> 10,
-                    quoted(text)
-                ))),
+                Form::Size { least } if size < least => {
+                    Err(Complaint::new(format!("must be at least {}KiB, found {}", least >> 10, quoted(text))))
+                }
                 _ => Ok(size),
             }
         })
@@ -419,15 +351,10 @@ impl<'t> Reader<'t> {
             Value::Text { text, .. } => match words.iter().find(|word| *word == text) {
                 Some(word) => return word,
                 None => {
-                    let help = meant(text, words.iter().copied())
-                        .map(|word| format!("did you mean `{word}`?"));
+                    let help = meant(text, words.iter().copied()).map(|word| format!("did you mean `{word}`?"));
                     self.error(
                         node.span.clone(),
-                        format!(
-                            "{}: expected {expected}, found {}",
-                            field.path,
-                            quoted(text)
-                        ),
+                        format!("{}: expected {expected}, found {}", field.path, quoted(text)),
                         help,
                     );
                 }

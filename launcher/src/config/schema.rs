@@ -32,19 +32,15 @@ fn property(key: &Key) -> Value {
     let mut schema = form(&key.form);
     schema["description"] = json!(key.about);
     // Examples are YAML; one that is not would fail the test that reads every key.
-    if let Ok(
-        example @ (Value::String(_) | Value::Number(_) | Value::Array(_) | Value::Object(_)),
-    ) = serde_saphyr::from_str::<Value>(key.example)
+    if let Ok(example @ (Value::String(_) | Value::Number(_) | Value::Array(_) | Value::Object(_))) =
+        serde_saphyr::from_str::<Value>(key.example)
     {
         schema["examples"] = json!([example]);
     }
     if !key.default.is_empty() {
         schema["default"] = match key.form {
             Form::Flag => json!(key.default == "true"),
-            Form::Count { .. } => key
-                .default
-                .parse::<u64>()
-                .map_or(json!(key.default), |number| json!(number)),
+            Form::Count { .. } => key.default.parse::<u64>().map_or(json!(key.default), |number| json!(number)),
             _ => json!(key.default),
         };
     }
@@ -59,7 +55,8 @@ fn text(pattern: &str) -> Value {
 }
 
 fn form(form: &Form) -> Value {
-    const TIME: &str = "([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?";
+    // The look-ahead refuses the empty text, which the optional parts alone would match.
+    const TIME: &str = "(?=[0-9])([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?";
     let variable = json!({ "type": "string", "pattern": VARIABLE });
     match form {
         Form::Text => json!({ "type": "string", "minLength": 1 }),
@@ -88,8 +85,7 @@ fn form(form: &Form) -> Value {
         }),
         Form::Listen(keys) => {
             let one = json!([{ "type": "string", "minLength": 1 }, object(keys, &["address"])]);
-            let mut all =
-                vec![json!({ "type": "array", "minItems": 1, "items": { "anyOf": one } })];
+            let mut all = vec![json!({ "type": "array", "minItems": 1, "items": { "anyOf": one } })];
             all.extend(one.as_array().cloned().unwrap_or_default());
             json!({ "anyOf": all })
         }

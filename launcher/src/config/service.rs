@@ -46,9 +46,7 @@ pub(super) fn service(
     let stop = reader.subsection(&service, "stop");
     let drain_timeout = reader.duration(&stop.field("drain_timeout"));
     let limits = limits(reader, &service);
-    let native = plugin
-        .as_ref()
-        .is_some_and(|(_, path)| path.extension().is_some_and(|extension| extension == "so"));
+    let native = plugin.as_ref().is_some_and(|(_, path)| path.extension().is_some_and(|extension| extension == "so"));
     let wasm = wasm(reader, &service, base, native);
     let user = user(reader, &service);
     let (plugin, plugin_path) = plugin?;
@@ -74,28 +72,17 @@ pub(super) fn service(
 fn well_named(name: &str) -> Result<(), Complaint> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
     if name.is_empty() || name.len() > LONGEST_NAME || !name.bytes().all(allowed) {
-        return Err(
-            Complaint::new(format!("{} is not a name", quoted(name))).help(format!(
-                "names have 1 to {LONGEST_NAME} letters, digits, `_` and `-`"
-            )),
-        );
+        return Err(Complaint::new(format!("{} is not a name", quoted(name)))
+            .help(format!("names have 1 to {LONGEST_NAME} letters, digits, `_` and `-`")));
     }
     Ok(())
 }
 
 /// Reports that a key without a default is not there.
-fn required<'n>(
-    reader: &mut Reader<'_>,
-    section: &Section<'_>,
-    field: &Field<'n>,
-) -> Option<&'n Node> {
+fn required<'n>(reader: &mut Reader<'_>, section: &Section<'_>, field: &Field<'n>) -> Option<&'n Node> {
     if field.node.is_none() {
         let help = format!("{}: {}", field.key.name, field.key.about);
-        reader.error(
-            section.span.clone(),
-            format!("{}: is missing", field.path),
-            Some(help),
-        );
+        reader.error(section.span.clone(), format!("{}: is missing", field.path), Some(help));
     }
     field.node
 }
@@ -141,18 +128,11 @@ fn listen(
         let Some((listen, span)) = listener(reader, item, &path, base, resolve) else {
             continue;
         };
-        let site = Site {
-            owner: path.clone(),
-            span: span.clone(),
-        };
+        let site = Site { owner: path.clone(), span: span.clone() };
         if let Some(other) = taken.take(&listen.address, site) {
             clash(reader, span, &path, &other);
         } else if found.iter().any(|other| other.name == listen.name) {
-            reader.error(
-                span,
-                format!("{path}: the name {} is given twice", quoted(&listen.name)),
-                None,
-            );
+            reader.error(span, format!("{path}: the name {} is given twice", quoted(&listen.name)), None);
         } else {
             found.push(listen);
         }
@@ -193,9 +173,8 @@ fn listener(
     let text = match &node.value {
         Value::Text { text, .. } => text,
         Value::Integer(port) => {
-            let complaint =
-                Complaint::new(format!("expected an address, found the number `{port}`"))
-                    .help(format!("did you mean `127.0.0.1:{port}`?"));
+            let complaint = Complaint::new(format!("expected an address, found the number `{port}`"))
+                .help(format!("did you mean `127.0.0.1:{port}`?"));
             reader.complain(node.span.clone(), &path, complaint);
             return None;
         }
@@ -205,10 +184,7 @@ fn listener(
         }
     };
     let address = reader.accept(node, &path, listen::address(text, base, resolve))?;
-    let listen = Listen {
-        name: name.unwrap_or(text).to_owned(),
-        address,
-    };
+    let listen = Listen { name: name.unwrap_or(text).to_owned(), address };
     Some((listen, node.span.clone()))
 }
 
@@ -216,8 +192,7 @@ fn workers(reader: &mut Reader<'_>, service: &Section<'_>) -> u32 {
     match reader.count_or_auto(&service.field("workers")) {
         Some(workers) => u32::try_from(workers).unwrap_or(u32::MAX),
         // Honours the affinity mask and the cgroup's quota.
-        None => std::thread::available_parallelism()
-            .map_or(1, |count| u32::try_from(count.get()).unwrap_or(u32::MAX)),
+        None => std::thread::available_parallelism().map_or(1, |count| u32::try_from(count.get()).unwrap_or(u32::MAX)),
     }
 }
 
@@ -234,18 +209,13 @@ fn environment(reader: &mut Reader<'_>, field: &Field<'_>) -> BTreeMap<String, S
     for entry in entries {
         let path = join(&field.path, &entry.key);
         if entry.key.is_empty() || entry.key.contains(['=', '\0']) {
-            let complaint =
-                Complaint::new(format!("{} is not a variable's name", quoted(&entry.key)));
+            let complaint = Complaint::new(format!("{} is not a variable's name", quoted(&entry.key)));
             reader.complain(entry.key_span.clone(), &field.path, complaint);
             continue;
         }
         match reader.scalar(&entry.node) {
             Some(value) if value.contains('\0') => {
-                reader.error(
-                    entry.node.span.clone(),
-                    format!("{path}: contains a NUL character"),
-                    None,
-                );
+                reader.error(entry.node.span.clone(), format!("{path}: contains a NUL character"), None);
             }
             Some(value) => {
                 found.insert(entry.key.clone(), value.into_owned());
@@ -284,22 +254,16 @@ fn json(reader: &mut Reader<'_>, node: &Node, path: &str) -> serde_json::Value {
             match number {
                 Some(number) => Json::Number(number),
                 None => {
-                    let complaint = Complaint::new(format!(
-                        "the number {} is out of range",
-                        quoted(reader.written(node))
-                    ))
-                    .help("quote it to hand it over as text");
+                    let complaint =
+                        Complaint::new(format!("the number {} is out of range", quoted(reader.written(node))))
+                            .help("quote it to hand it over as text");
                     reader.complain(node.span.clone(), path, complaint);
                     Json::Null
                 }
             }
         }
         Value::List(items) => Json::Array(
-            items
-                .iter()
-                .enumerate()
-                .map(|(index, item)| json(reader, item, &format!("{path}[{index}]")))
-                .collect(),
+            items.iter().enumerate().map(|(index, item)| json(reader, item, &format!("{path}[{index}]"))).collect(),
         ),
         Value::Mapping(entries) => Json::Object(
             entries
@@ -316,12 +280,8 @@ fn json(reader: &mut Reader<'_>, node: &Node, path: &str) -> serde_json::Value {
 fn balance(reader: &mut Reader<'_>, service: &Section<'_>) -> Balance {
     let field = service.field("balance");
     match field.node {
-        Some(Node {
-            span,
-            value: Value::Text { text, .. },
-        }) if text == "connections" => {
-            let complaint = Complaint::new("`connections` is not supported by this version")
-                .help("use `requests`");
+        Some(Node { span, value: Value::Text { text, .. } }) if text == "connections" => {
+            let complaint = Complaint::new("`connections` is not supported by this version").help("use `requests`");
             reader.complain(span.clone(), &field.path, complaint);
         }
         _ => {
@@ -344,57 +304,37 @@ fn reload(reader: &mut Reader<'_>, service: &Section<'_>) -> Reload {
 
 fn restart(reader: &mut Reader<'_>, service: &Section<'_>) -> Restart {
     let section = reader.subsection(service, "restart");
-    let backoff = reader.parsed(
-        &section.field("backoff"),
-        "two durations such as `100ms..30s`",
-        |text| {
-            let Some((min, max)) = text.split_once("..") else {
-                return Err(Complaint::new(format!(
-                    "{} is not a range of durations",
-                    quoted(text)
-                ))
+    let backoff = reader.parsed(&section.field("backoff"), "two durations such as `100ms..30s`", |text| {
+        let Some((min, max)) = text.split_once("..") else {
+            return Err(Complaint::new(format!("{} is not a range of durations", quoted(text)))
                 .help("a backoff looks like `100ms..30s`"));
-            };
-            let (min, max) = (units::duration(min)?, units::duration(max)?);
-            if min.is_zero() {
-                return Err(Complaint::new(
-                    "the shortest delay must be longer than zero",
-                ));
-            }
-            if min > max {
-                return Err(Complaint::new(format!(
-                    "the shortest delay is longer than the longest: {}",
-                    quoted(text)
-                ))
+        };
+        let (min, max) = (units::duration(min)?, units::duration(max)?);
+        if min.is_zero() {
+            return Err(Complaint::new("the shortest delay must be longer than zero"));
+        }
+        if min > max {
+            return Err(Complaint::new(format!("the shortest delay is longer than the longest: {}", quoted(text)))
                 .help("write the shorter one first"));
-            }
-            Ok((min, max))
-        },
-    );
-    let budget = reader.parsed(
-        &section.field("budget"),
-        "a number in a time such as `5/60s`",
-        |text| {
-            let bad = || {
-                Complaint::new(format!("{} is not a number in a time", quoted(text)))
-                    .help("a budget looks like `5/60s`")
-            };
-            let (count, window) = text.split_once('/').ok_or_else(bad)?;
-            if !count.bytes().all(|byte| byte.is_ascii_digit()) {
-                return Err(bad());
-            }
-            let count: u32 = count.parse().map_err(|_| bad())?;
-            let window = units::duration(window)?;
-            if count == 0 || window.is_zero() {
-                return Err(Complaint::new(format!(
-                    "{} would never let a worker start again",
-                    quoted(text)
-                ))
+        }
+        Ok((min, max))
+    });
+    let budget = reader.parsed(&section.field("budget"), "a number in a time such as `5/60s`", |text| {
+        let bad = || {
+            Complaint::new(format!("{} is not a number in a time", quoted(text))).help("a budget looks like `5/60s`")
+        };
+        let (count, window) = text.split_once('/').ok_or_else(bad)?;
+        if !count.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(bad());
+        }
+        let count: u32 = count.parse().map_err(|_| bad())?;
+        let window = units::duration(window)?;
+        if count == 0 || window.is_zero() {
+            return Err(Complaint::new(format!("{} would never let a worker start again", quoted(text)))
                 .help("allow at least one crash in a time longer than zero"));
-            }
-            Ok((count, window))
-        },
-    );
+        }
+        Ok((count, window))
+    });
     let (backoff_min, backoff_max) = backoff.unwrap_or_default();
     let (budget, budget_window) = budget.unwrap_or_default();
     Restart {
@@ -420,16 +360,9 @@ fn limits(reader: &mut Reader<'_>, service: &Section<'_>) -> Limits {
 
 fn wasm(reader: &mut Reader<'_>, service: &Section<'_>, base: &Path, native: bool) -> Wasm {
     if let (true, Some(span)) = (native, service.field("wasm").key_span) {
-        let warning = Diagnostic::warning(
-            span,
-            format!(
-                "{}: has no effect on a native plugin",
-                service.field("wasm").path
-            ),
-        )
-        .help(
-            "a .so runs outside of the sandbox: it can reach every file and peer that its user can",
-        );
+        let warning =
+            Diagnostic::warning(span, format!("{}: has no effect on a native plugin", service.field("wasm").path))
+                .help("a .so runs outside of the sandbox: it can reach every file and peer that its user can");
         reader.found.push(warning);
     }
     let section = reader.subsection(service, "wasm");
@@ -455,11 +388,7 @@ fn items<'n>(reader: &mut Reader<'_>, field: &Field<'n>) -> &'n [Node] {
     }
 }
 
-fn directories(
-    reader: &mut Reader<'_>,
-    wasm: &Section<'_>,
-    base: &Path,
-) -> Vec<(std::path::PathBuf, String, bool)> {
+fn directories(reader: &mut Reader<'_>, wasm: &Section<'_>, base: &Path) -> Vec<(std::path::PathBuf, String, bool)> {
     let field = wasm.field("dirs");
     let mut found: Vec<(std::path::PathBuf, String, bool)> = Vec::new();
     for (index, item) in items(reader, &field).iter().enumerate() {
@@ -474,14 +403,10 @@ fn directories(
         let host_node = required(reader, &section, &host);
         let guest_node = required(reader, &section, &guest);
         let host_path = match (host_node, reader.text(&host)) {
-            (Some(node), Some(text)) => {
-                reader.accept(node, &host.path, places::directory(text, base))
-            }
+            (Some(node), Some(text)) => reader.accept(node, &host.path, places::directory(text, base)),
             _ => None,
         };
-        if let (Some(host), Some(guest_node), Some(guest_text)) =
-            (host_path, guest_node, reader.text(&guest))
-        {
+        if let (Some(host), Some(guest_node), Some(guest_text)) = (host_path, guest_node, reader.text(&guest)) {
             if found.iter().any(|(_, other, _)| other == guest_text) {
                 let message = format!("{}: {} is given twice", guest.path, quoted(guest_text));
                 reader.error(guest_node.span.clone(), message, None);
@@ -499,9 +424,7 @@ fn peers(reader: &mut Reader<'_>, wasm: &Section<'_>) -> Vec<(String, u16)> {
     for (index, item) in items(reader, &field).iter().enumerate() {
         let path = format!("{}[{index}]", field.path);
         match &item.value {
-            Value::Text { text, .. } => {
-                found.extend(reader.accept(item, &path, listen::peer(text)))
-            }
+            Value::Text { text, .. } => found.extend(reader.accept(item, &path, listen::peer(text))),
             _ => reader.wrong(item, &path, "host:port"),
         }
     }
@@ -549,11 +472,7 @@ fn account<'n>(reader: &mut Reader<'_>, field: &Field<'n>) -> Option<Account<'n>
         // The largest number means "unchanged" to setuid(2).
         Ok(number) if number != u32::MAX => Some(Account::Number(number)),
         _ => {
-            reader.error(
-                node.span.clone(),
-                format!("{}: no account has the number {number}", field.path),
-                None,
-            );
+            reader.error(node.span.clone(), format!("{}: no account has the number {number}", field.path), None);
             None
         }
     }

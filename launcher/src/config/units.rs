@@ -30,10 +30,8 @@ const SIZE: &[(&str, u64)] = &[
 pub(super) fn duration(text: &str) -> Result<Duration, Complaint> {
     let bad = || Complaint::new(format!("{} is not a duration", quoted(text)));
     if text.bytes().all(|byte| byte.is_ascii_digit()) && !text.is_empty() {
-        return Err(
-            Complaint::new(format!("the duration {} has no unit", quoted(text)))
-                .help(format!("did you mean `{text}s`?")),
-        );
+        return Err(Complaint::new(format!("the duration {} has no unit", quoted(text)))
+            .help(format!("did you mean `{text}s`?")));
     }
     let mut rest = text;
     let mut total: u64 = 0;
@@ -69,22 +67,15 @@ pub(super) fn size(text: &str) -> Result<u64, Complaint> {
     };
     if unit.is_empty() && after.is_empty() {
         let unit = if number < 100_000 { "MiB" } else { "B" };
-        return Err(
-            Complaint::new(format!("the size {} has no unit", quoted(text)))
-                .help(format!("did you mean `{number}{unit}`?")),
-        );
+        return Err(Complaint::new(format!("the size {} has no unit", quoted(text)))
+            .help(format!("did you mean `{number}{unit}`?")));
     }
-    match SIZE
-        .iter()
-        .find(|(name, _)| *name == unit && after.is_empty())
-    {
-        Some((_, factor)) => number
-            .checked_mul(*factor)
-            .ok_or_else(|| Complaint::new(format!("the size {} is too large", quoted(text)))),
+    match SIZE.iter().find(|(name, _)| *name == unit && after.is_empty()) {
+        Some((_, factor)) => {
+            number.checked_mul(*factor).ok_or_else(|| Complaint::new(format!("the size {} is too large", quoted(text))))
+        }
         None => {
-            let folded = text[text.len() - unit.len() - after.len()..]
-                .trim()
-                .to_lowercase();
+            let folded = text[text.len() - unit.len() - after.len()..].trim().to_lowercase();
             let meant = SIZE.iter().rev().find(|(name, _)| {
                 let name = name.to_lowercase();
                 name == folded || name.strip_suffix("ib") == Some(&folded)
@@ -101,15 +92,8 @@ pub(super) fn size(text: &str) -> Result<u64, Complaint> {
 /// Leading digits, the letters after them, the rest.
 fn part(text: &str) -> (&str, &str, &str) {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let letters = text[digits..]
-        .bytes()
-        .take_while(u8::is_ascii_alphabetic)
-        .count();
-    (
-        &text[..digits],
-        &text[digits..digits + letters],
-        &text[digits + letters..],
-    )
+    let letters = text[digits..].bytes().take_while(u8::is_ascii_alphabetic).count();
+    (&text[..digits], &text[digits..digits + letters], &text[digits + letters..])
 }
 
 /// Finds what was probably meant: `30sec`, `30 s`, `1.5s`.
@@ -161,27 +145,15 @@ mod tests {
             let complaint = duration(text).expect_err(text);
             assert_eq!(complaint.help.as_deref(), Some(help), "{text}");
         }
-        for text in [
-            "", "s", "-1s", "1.5s", "1s1h", "1s1s", "1x", "١s", "fast", "1m 30s",
-        ] {
+        for text in ["", "s", "-1s", "1.5s", "1s1h", "1s1s", "1x", "١s", "fast", "1m 30s"] {
             let complaint = duration(text).expect_err(text);
-            assert!(
-                complaint
-                    .help
-                    .is_some_and(|help| help.contains("look like")),
-                "{text}"
-            );
+            assert!(complaint.help.is_some_and(|help| help.contains("look like")), "{text}");
         }
     }
 
     #[test]
     fn a_duration_that_no_clock_can_add_is_refused() {
-        for text in [
-            "18446744073709551615h",
-            "99999999999999999999s",
-            "1000000h",
-            "18446744073709551615ms",
-        ] {
+        for text in ["18446744073709551615h", "99999999999999999999s", "1000000h", "18446744073709551615ms"] {
             duration(text).expect_err(text);
         }
     }
@@ -212,15 +184,7 @@ mod tests {
             let complaint = size(text).expect_err(text);
             assert_eq!(complaint.help.as_deref(), Some(help), "{text}");
         }
-        for text in [
-            "",
-            "MiB",
-            "-1B",
-            "1.5GiB",
-            "99999999TiB",
-            "1XiB",
-            "99999999999999999999B",
-        ] {
+        for text in ["", "MiB", "-1B", "1.5GiB", "99999999TiB", "1XiB", "99999999999999999999B"] {
             size(text).expect_err(text);
         }
     }

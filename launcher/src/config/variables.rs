@@ -26,12 +26,8 @@ pub(super) fn expand(node: &mut Node, lookup: &Lookup<'_>, found: &mut Vec<Diagn
                 node.value = Value::Broken;
             }
         },
-        Value::List(items) => items
-            .iter_mut()
-            .for_each(|item| expand(item, lookup, found)),
-        Value::Mapping(entries) => entries
-            .iter_mut()
-            .for_each(|entry| expand(&mut entry.node, lookup, found)),
+        Value::List(items) => items.iter_mut().for_each(|item| expand(item, lookup, found)),
+        Value::Mapping(entries) => entries.iter_mut().for_each(|entry| expand(&mut entry.node, lookup, found)),
         Value::Null | Value::Bool(_) | Value::Integer(_) | Value::Float(_) | Value::Broken => {}
     }
 }
@@ -53,9 +49,7 @@ fn expand_text(text: &str, lookup: &Lookup<'_>) -> Result<Option<String>, Compla
         }
         out.push_str(before);
         let Some(end) = after.find('}') else {
-            return Err(
-                Complaint::new("`${` without its `}`").help("for a literal `${` write `$${`")
-            );
+            return Err(Complaint::new("`${` without its `}`").help("for a literal `${` write `$${`"));
         };
         out.push_str(&value(&after[..end], lookup)?);
         rest = &after[end + 1..];
@@ -70,15 +64,13 @@ fn value(inner: &str, lookup: &Lookup<'_>) -> Result<String, Complaint> {
         Some((name, default)) => (name, Some(default)),
         None => (inner, None),
     };
-    let well_formed = name.bytes().enumerate().all(|(index, byte)| {
-        byte == b'_' || byte.is_ascii_alphabetic() || index > 0 && byte.is_ascii_digit()
-    });
+    let well_formed = name
+        .bytes()
+        .enumerate()
+        .all(|(index, byte)| byte == b'_' || byte.is_ascii_alphabetic() || index > 0 && byte.is_ascii_digit());
     if name.is_empty() || !well_formed {
-        return Err(Complaint::new(format!(
-            "`${{…}}` holds {}, which is not a variable's name",
-            quoted(name)
-        ))
-        .help("write `${NAME}` or `${NAME:-default}`; for a literal `${` write `$${`"));
+        return Err(Complaint::new(format!("`${{…}}` holds {}, which is not a variable's name", quoted(name)))
+            .help("write `${NAME}` or `${NAME:-default}`; for a literal `${` write `$${`"));
     }
     if default.is_some_and(|default| default.contains("${")) {
         return Err(Complaint::new(format!(
@@ -90,10 +82,8 @@ fn value(inner: &str, lookup: &Lookup<'_>) -> Result<String, Complaint> {
         (Some(value), None) => Ok(value),
         (Some(value), Some(_)) if !value.is_empty() => Ok(value),
         (_, Some(default)) => Ok(default.to_owned()),
-        (None, None) => Err(
-            Complaint::new(format!("the variable {} is not set", quoted(name)))
-                .help(format!("set it, or give a default: `${{{name}:-default}}`")),
-        ),
+        (None, None) => Err(Complaint::new(format!("the variable {} is not set", quoted(name)))
+            .help(format!("set it, or give a default: `${{{name}:-default}}`"))),
     }
 }
 
@@ -126,11 +116,7 @@ mod tests {
             ("${DOLLAR}", Some("${NAME}")),
             ("é${NAME}é", Some("évalueé")),
         ] {
-            assert_eq!(
-                expand_text(text, &lookup),
-                Ok(expected.map(str::to_owned)),
-                "{text}"
-            );
+            assert_eq!(expand_text(text, &lookup), Ok(expected.map(str::to_owned)), "{text}");
         }
     }
 
@@ -141,14 +127,8 @@ mod tests {
             ("${NAME", "`${` without its `}`"),
             ("${}", "`${…}` holds ``, which is not a variable's name"),
             ("${1A}", "`${…}` holds `1A`, which is not a variable's name"),
-            (
-                "${A-b}",
-                "`${…}` holds `A-b`, which is not a variable's name",
-            ),
-            (
-                "${NONE:-${NAME}}",
-                "the default of the variable `NONE` holds another variable, which is not expanded",
-            ),
+            ("${A-b}", "`${…}` holds `A-b`, which is not a variable's name"),
+            ("${NONE:-${NAME}}", "the default of the variable `NONE` holds another variable, which is not expanded"),
         ] {
             let complaint = expand_text(text, &lookup).expect_err(text);
             assert_eq!(complaint.message, message, "{text}");

@@ -10,8 +10,8 @@ use std::ops::Range;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::{
-    DefaultMessageFormatter, DuplicateKeyPolicy, Error, Location, MessageFormatter as _,
-    NonFiniteFloatPolicy, Options, Spanned, budget::BudgetBreach,
+    DefaultMessageFormatter, DuplicateKeyPolicy, Error, Location, MessageFormatter as _, NonFiniteFloatPolicy, Options,
+    Spanned, budget::BudgetBreach,
 };
 
 use super::diagnostics::{Diagnostic, floor, position, quoted};
@@ -94,8 +94,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<String, (String, Diagnostic)> {
 /// Parses one YAML document. `None`: no document, or nothing but `null`. Duplicate keys are reported to `found`,
 /// and the first is kept; anything else that is not YAML is the error.
 pub(super) fn parse(text: &str, found: &mut Vec<Diagnostic>) -> Result<Option<Node>, Diagnostic> {
-    let parsed: Result<Option<Spanned<Raw>>, Error> =
-        serde_saphyr::from_str_with_options(text, options());
+    let parsed: Result<Option<Spanned<Raw>>, Error> = serde_saphyr::from_str_with_options(text, options());
     match parsed {
         Ok(None) => Ok(None),
         Ok(Some(root)) => Ok(Some(Builder { text, found }.node(root, &(0..0)))),
@@ -223,16 +222,8 @@ impl Builder<'_> {
             Raw::Bool(value) => Value::Bool(value),
             Raw::Integer(value) => Value::Integer(value),
             Raw::Float(value) => Value::Float(value),
-            Raw::Text(text) => Value::Text {
-                text,
-                expanded: false,
-            },
-            Raw::List(items) => Value::List(
-                items
-                    .into_iter()
-                    .map(|item| self.node(item, &span))
-                    .collect(),
-            ),
+            Raw::Text(text) => Value::Text { text, expanded: false },
+            Raw::List(items) => Value::List(items.into_iter().map(|item| self.node(item, &span)).collect()),
             Raw::Mapping(entries) => Value::Mapping(self.entries(entries)),
         };
         Node { span, value }
@@ -247,19 +238,13 @@ impl Builder<'_> {
                 let (line, column) = position(self.text, entries[*index].key_span.start);
                 self.found.push(
                     Diagnostic::error(key_span, format!("duplicate key {}", quoted(&key.value)))
-                        .help(format!(
-                            "it is first given at line {line}, column {column}: remove one of them"
-                        )),
+                        .help(format!("it is first given at line {line}, column {column}: remove one of them")),
                 );
                 continue;
             }
             first.insert(key.value.clone(), entries.len());
             let node = self.node(value, &key_span);
-            entries.push(Entry {
-                key: key.value,
-                key_span,
-                node,
-            });
+            entries.push(Entry { key: key.value, key_span, node });
         }
         entries
     }
@@ -272,9 +257,7 @@ fn range(text: &str, location: &Location) -> Range<usize> {
         Some(Ok(start)) => floor(text, start),
         _ => offset(text, location.line(), location.column()),
     };
-    let length = span
-        .byte_len()
-        .and_then(|length| usize::try_from(length).ok());
+    let length = span.byte_len().and_then(|length| usize::try_from(length).ok());
     let end = floor(text, start.saturating_add(length.unwrap_or(0))).max(start);
     // A scalar's end may include the line's end and the indentation after it.
     start..start + text[start..end].trim_end().len()
@@ -285,16 +268,10 @@ fn offset(text: &str, line: u64, column: u64) -> usize {
     let skip = usize::try_from(line.saturating_sub(1)).unwrap_or(usize::MAX);
     let start = match skip {
         0 => 0,
-        skip => text
-            .match_indices('\n')
-            .nth(skip - 1)
-            .map_or(text.len(), |(newline, _)| newline + 1),
+        skip => text.match_indices('\n').nth(skip - 1).map_or(text.len(), |(newline, _)| newline + 1),
     };
     let column = usize::try_from(column.saturating_sub(1)).unwrap_or(usize::MAX);
-    text[start..]
-        .char_indices()
-        .nth(column)
-        .map_or(text.len(), |(byte, _)| start + byte)
+    text[start..].char_indices().nth(column).map_or(text.len(), |(byte, _)| start + byte)
 }
 
 /// A parser's error in the words of this program.
@@ -322,25 +299,21 @@ fn explain(text: &str, error: &Error) -> Diagnostic {
             "more than one YAML document: a configuration is one document".to_owned(),
             Some("remove the line `---` and what follows it"),
         ),
-        Error::UnknownAnchor { .. } => {
-            ("an alias to an anchor that does not exist".to_owned(), None)
-        }
+        Error::UnknownAnchor { .. } => ("an alias to an anchor that does not exist".to_owned(), None),
         Error::NullIntoString { .. } => ("a key must be a text".to_owned(), None),
-        Error::Budget {
-            breach: BudgetBreach::Depth { .. },
-            ..
-        } => (format!("nested deeper than {DEPTH} levels"), None),
+        Error::Budget { breach: BudgetBreach::Depth { .. }, .. } => {
+            (format!("nested deeper than {DEPTH} levels"), None)
+        }
+        Error::Budget { .. } => ("the file holds more than a configuration can be".to_owned(), None),
         Error::AliasReplayLimitExceeded { .. }
         | Error::AliasExpansionLimitExceeded { .. }
         | Error::AliasReplayStackDepthExceeded { .. }
-        | Error::AliasReplayCounterOverflow { .. } => (
-            "aliases repeat too much: the file would grow out of bounds".to_owned(),
-            None,
-        ),
-        Error::RecursiveReferencesRequireWeakTypes { .. } => (
-            "an alias within the value that it stands for".to_owned(),
-            None,
-        ),
+        | Error::AliasReplayCounterOverflow { .. } => {
+            ("aliases repeat too much: the file would grow out of bounds".to_owned(), None)
+        }
+        Error::RecursiveReferencesRequireWeakTypes { .. } => {
+            ("an alias within the value that it stands for".to_owned(), None)
+        }
         other => {
             let said = DefaultMessageFormatter.format_message(other);
             (format!("not valid YAML: {}", lower(&said)), None)
@@ -348,15 +321,13 @@ fn explain(text: &str, error: &Error) -> Diagnostic {
     };
     let place = match cause {
         // The parser points behind the line that begins the second document.
-        Error::MultipleDocuments { .. } => text[..place.start]
-            .rfind("\n---")
-            .map_or(place, |newline| newline + 1..newline + 4),
+        Error::MultipleDocuments { .. } => {
+            text[..place.start].rfind("\n---").map_or(place, |newline| newline + 1..newline + 4)
+        }
         _ => place,
     };
     let mut diagnostic = Diagnostic::error(place.clone(), message);
-    diagnostic.help = help
-        .or_else(|| advice(text, place.start))
-        .map(str::to_owned);
+    diagnostic.help = help.or_else(|| advice(text, place.start)).map(str::to_owned);
     diagnostic
 }
 
@@ -382,9 +353,7 @@ fn lower(text: &str) -> String {
     let mut chars = text.chars();
     match (chars.next(), chars.clone().next()) {
         // "YAML …" stays as it is.
-        (Some(first), second) if !second.is_some_and(char::is_uppercase) => {
-            first.to_lowercase().chain(chars).collect()
-        }
+        (Some(first), second) if !second.is_some_and(char::is_uppercase) => first.to_lowercase().chain(chars).collect(),
         _ => text.to_owned(),
     }
 }

@@ -16,88 +16,34 @@ fn thirteen_bad_configurations_are_located_within_two_seconds() {
     for level in 1..12 {
         let before = level - 1;
         let alias = format!("*a{before}");
-        bomb.push_str(&format!(
-            "      a{level}: &a{level} [{}]\n",
-            [alias.as_str(); 9].join(", ")
-        ));
+        bomb.push_str(&format!("      a{level}: &a{level} [{}]\n", [alias.as_str(); 9].join(", ")));
     }
-    let deep = with(&format!(
-        "config: {}{}",
-        "[".repeat(10_000),
-        "]".repeat(10_000)
-    ));
-    let deep_block: String = (0..10_000)
-        .map(|depth| format!("{}a:\n", " ".repeat(depth)))
-        .collect();
+    let deep = with(&format!("config: {}{}", "[".repeat(10_000), "]".repeat(10_000)));
+    let deep_block: String = (0..10_000).map(|depth| format!("{}a:\n", " ".repeat(depth))).collect();
     let cases: Vec<(&str, String, (usize, usize), &str)> = vec![
-        (
-            "unknown key",
-            with("restrat: {}"),
-            (5, 5),
-            "unknown key `restrat`",
-        ),
-        (
-            "duplicate key",
-            with("workers: 1\nworkers: 2"),
-            (6, 5),
-            "duplicate key `workers`",
-        ),
-        (
-            "wrong type",
-            with("workers: many"),
-            (5, 14),
-            "expected a number or auto",
-        ),
-        (
-            "wrong type of a section",
-            with("reload: [1]"),
-            (5, 13),
-            "expected a mapping, found a list",
-        ),
-        (
-            "bad duration",
-            with("stop: { drain_timeout: 30 }"),
-            (5, 28),
-            "has no unit",
-        ),
+        ("unknown key", with("restrat: {}"), (5, 5), "unknown key `restrat`"),
+        ("duplicate key", with("workers: 1\nworkers: 2"), (6, 5), "duplicate key `workers`"),
+        ("wrong type", with("workers: many"), (5, 14), "expected a number or auto"),
+        ("wrong type of a section", with("reload: [1]"), (5, 13), "expected a mapping, found a list"),
+        ("bad duration", with("stop: { drain_timeout: 30 }"), (5, 28), "has no unit"),
         (
             "bad address",
             "services:\n  a:\n    plugin: hello.wasm\n    listen: 127.0.0.1:99999\n".into(),
             (4, 13),
             "the port `99999`",
         ),
-        (
-            "undefined variable",
-            with("env: { A: '${NONE}' }"),
-            (5, 15),
-            "the variable `NONE` is not set",
-        ),
+        ("undefined variable", with("env: { A: '${NONE}' }"), (5, 15), "the variable `NONE` is not set"),
         (
             "missing plugin",
             "services:\n  a:\n    plugin: gone.wasm\n    listen: 127.0.0.1:80\n".into(),
             (3, 13),
             "there is no file `gone.wasm`",
         ),
-        (
-            "unclosed quote",
-            with("user: \"www"),
-            (5, 11),
-            "not valid YAML",
-        ),
+        ("unclosed quote", with("user: \"www"), (5, 11), "not valid YAML"),
         ("empty file", String::new(), (1, 1), "the file is empty"),
         ("alias bomb", bomb, (0, 0), "aliases repeat too much"),
-        (
-            "deep nesting",
-            deep,
-            (5, 74),
-            "nested deeper than 64 levels",
-        ),
-        (
-            "deep block nesting",
-            deep_block,
-            (65, 65),
-            "nested deeper than 64 levels",
-        ),
+        ("deep nesting", deep, (5, 74), "nested deeper than 64 levels"),
+        ("deep block nesting", deep_block, (65, 65), "nested deeper than 64 levels"),
     ];
     let place = Place::new();
     for (what, text, position, message) in &cases {
@@ -109,10 +55,7 @@ fn thirteen_bad_configurations_are_located_within_two_seconds() {
         if *position != (0, 0) {
             assert_eq!((line, column), *position, "{what}: {shown}");
         }
-        assert!(
-            shown.contains(&format!("config.yaml:{line}:{column}")),
-            "{what}: {shown}"
-        );
+        assert!(shown.contains(&format!("config.yaml:{line}:{column}")), "{what}: {shown}");
         assert!(took < Duration::from_secs(2), "{what} took {took:?}");
     }
 }
@@ -134,15 +77,10 @@ fn a_file_that_cannot_be_read_is_named() {
     for path in [place.file(), place.directory.path().to_owned()] {
         let shown = load(&path).expect_err("not a file").to_string();
         assert!(shown.contains("cannot be read"), "{shown}");
-        assert!(
-            shown.contains(&format!("--> {}", path.display())),
-            "{shown}"
-        );
+        assert!(shown.contains(&format!("--> {}", path.display())), "{shown}");
         load_master(&path).expect_err("not a file");
     }
-    let shown = load(std::path::Path::new("/dev/zero"))
-        .expect_err("endless")
-        .to_string();
+    let shown = load(std::path::Path::new("/dev/zero")).expect_err("endless").to_string();
     assert!(shown.contains("larger than 8MiB"), "{shown}");
 }
 
@@ -227,9 +165,7 @@ fn what_is_wrong_is_located_and_advised() {
             })
             && shown.contains(&format!("config.yaml:{line}:{column}\n"));
         if !as_promised {
-            wrong.push_str(&format!(
-                "{text}\nexpected {line}:{column} {message} / {help}\n{shown}\n"
-            ));
+            wrong.push_str(&format!("{text}\nexpected {line}:{column} {message} / {help}\n{shown}\n"));
         }
     }
     assert!(wrong.is_empty(), "{wrong}");
@@ -238,26 +174,16 @@ fn what_is_wrong_is_located_and_advised() {
 #[test]
 fn names_and_paths_have_a_longest_length() {
     let place = Place::new();
-    let service = |name: &str, listen: &str| {
-        format!("services: {{ {name}: {{ plugin: hello.wasm, listen: '{listen}' }} }}")
-    };
+    let service =
+        |name: &str, listen: &str| format!("services: {{ {name}: {{ plugin: hello.wasm, listen: '{listen}' }} }}");
     place.accept(&service(&"n".repeat(64), ":0"));
     let (_, column, problem) = place.problem(&service(&"n".repeat(65), ":0"));
     assert_eq!(column, 13);
     assert!(problem.help.is_some_and(|help| help.contains("1 to 64")));
     let directory = place.directory.path().as_os_str().len() + 1;
-    place.accept(&service(
-        "a",
-        &format!("unix:{}", "p".repeat(107 - directory)),
-    ));
-    let (_, _, problem) = place.problem(&service(
-        "a",
-        &format!("unix:{}", "p".repeat(108 - directory)),
-    ));
-    assert!(
-        problem.message.contains("108 bytes; the system allows 107"),
-        "{problem:?}"
-    );
+    place.accept(&service("a", &format!("unix:{}", "p".repeat(107 - directory))));
+    let (_, _, problem) = place.problem(&service("a", &format!("unix:{}", "p".repeat(108 - directory))));
+    assert!(problem.message.contains("108 bytes; the system allows 107"), "{problem:?}");
 }
 
 #[test]
@@ -282,17 +208,8 @@ fn two_that_would_listen_at_one_place_are_refused() {
     ] {
         let (line, column, problem) = place.problem(&pair(one, other));
         assert_eq!((line, column), (3, 36), "{one} {other}");
-        assert!(
-            problem
-                .message
-                .contains("`services.a.listen` listens there already"),
-            "{problem:?}"
-        );
-        assert!(
-            problem
-                .help
-                .is_some_and(|help| help.contains("line 2, column 36"))
-        );
+        assert!(problem.message.contains("`services.a.listen` listens there already"), "{problem:?}");
+        assert!(problem.help.is_some_and(|help| help.contains("line 2, column 36")));
     }
     for (one, other) in [
         ("127.0.0.1:80", "127.0.0.1:81"),
@@ -305,13 +222,9 @@ fn two_that_would_listen_at_one_place_are_refused() {
     ] {
         place.accept(&pair(one, other));
     }
-    let (_, column, problem) =
-        place.problem("services: {a: {plugin: hello.wasm, listen: [':80', ':80']}}");
+    let (_, column, problem) = place.problem("services: {a: {plugin: hello.wasm, listen: [':80', ':80']}}");
     assert_eq!(column, 52, "{problem:?}");
-    assert!(
-        problem.message.contains("`services.a.listen[0]`"),
-        "{problem:?}"
-    );
+    assert!(problem.message.contains("`services.a.listen[0]`"), "{problem:?}");
 }
 
 #[test]
@@ -327,16 +240,10 @@ fn a_problem_behind_an_alias_is_shown_where_it_is_written_for_each_service() {
     workers: 2
 ";
     let problems = Place::new().refuse(text);
-    let messages: Vec<&str> = problems
-        .iter()
-        .map(|problem| problem.message.as_str())
-        .collect();
+    let messages: Vec<&str> = problems.iter().map(|problem| problem.message.as_str()).collect();
     assert_eq!(messages.len(), 3, "{problems}");
     for (service, message) in ["a", "b", "c"].iter().zip(messages) {
-        assert!(
-            message.starts_with(&format!("services.{service}.limits.connections: ")),
-            "{problems}"
-        );
+        assert!(message.starts_with(&format!("services.{service}.limits.connections: ")), "{problems}");
     }
     for problem in problems.iter() {
         assert_eq!(problems.position(problem), Some((5, 28)), "{problems}");
@@ -345,18 +252,11 @@ fn a_problem_behind_an_alias_is_shown_where_it_is_written_for_each_service() {
 
 #[test]
 fn a_host_without_an_answer_does_not_hold_the_reader_up() {
-    let hosts: String = (0..20)
-        .map(|n| {
-            format!("  s{n}: {{ plugin: hello.wasm, listen: 'no-such-host-{n}.invalid:80' }}\n")
-        })
-        .collect();
+    let hosts: String =
+        (0..20).map(|n| format!("  s{n}: {{ plugin: hello.wasm, listen: 'no-such-host-{n}.invalid:80' }}\n")).collect();
     let started = Instant::now();
     let problems = Place::new().refuse(&format!("services:\n{hosts}"));
-    assert!(
-        started.elapsed() < Duration::from_secs(2),
-        "{:?}",
-        started.elapsed()
-    );
+    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
     assert_eq!(problems.len(), 20, "{problems}");
 }
 
@@ -365,9 +265,7 @@ fn a_hostile_file_is_refused_quickly() {
     let place = Place::new();
     let many_keys: String = (0..20_000).map(|n| format!("k{n}: 1\n")).collect();
     let long_line = format!("services: {{ a: '{}', b: 1 }}\n", "x".repeat(1 << 20));
-    let merges: String = (0..2000)
-        .map(|n| format!("    k{n}: {{ <<: *base }}\n"))
-        .collect();
+    let merges: String = (0..2000).map(|n| format!("    k{n}: {{ <<: *base }}\n")).collect();
     let wide: String = (0..1000).map(|n| format!("b{n}: 1, ")).collect();
     let merges = with(&format!("config:\n  base: &base {{ {wide} }}\n")) + &merges;
     for text in [
@@ -391,28 +289,15 @@ fn a_hostile_file_is_refused_quickly() {
         let problems = place.refuse(&text);
         let shown = problems.to_string();
         let start: String = text.chars().take(20).collect();
-        assert!(
-            started.elapsed() < Duration::from_secs(2),
-            "{start}: {:?}",
-            started.elapsed()
-        );
-        assert!(
-            shown.contains("config.yaml:"),
-            "{start}: {}",
-            &shown[..shown.len().min(2000)]
-        );
+        assert!(started.elapsed() < Duration::from_secs(2), "{start}: {:?}", started.elapsed());
+        assert!(shown.contains("config.yaml:"), "{start}: {}", &shown[..shown.len().min(2000)]);
     }
 }
 
 #[test]
 fn control_characters_of_the_file_do_not_reach_the_terminal() {
-    let shown = Place::new()
-        .refuse(&with("\"\\e[31mred\": 1\nuser: \"\\a\""))
-        .to_string();
-    assert!(
-        !shown.chars().any(|char| char.is_control() && char != '\n'),
-        "{shown:?}"
-    );
+    let shown = Place::new().refuse(&with("\"\\e[31mred\": 1\nuser: \"\\a\"")).to_string();
+    assert!(!shown.chars().any(|char| char.is_control() && char != '\n'), "{shown:?}");
 }
 
 /// Fragments that make a random text look like a configuration more often than letters do.

@@ -56,10 +56,7 @@ fn what_is_left_out_has_its_default() {
     assert!(hello.wasm.network.is_empty());
     assert_eq!(hello.user, None);
     assert_eq!(config.master.state_dir, root.join(".launcher"));
-    assert!(
-        !root.join(".launcher").exists(),
-        "reading a file must not leave a trace"
-    );
+    assert!(!root.join(".launcher").exists(), "reading a file must not leave a trace");
     assert_eq!(config.master.admin, None);
     assert_eq!(config.master.log_format, LogFormat::Pretty);
     assert_eq!(config.master.log_level, "info");
@@ -107,31 +104,15 @@ master:
     assert_eq!(hello.build.as_deref(), Some("make all"));
     assert_eq!(hello.listen[0].address, tcp("127.0.0.1:8080"));
     assert_eq!(hello.listen[1].name, "local");
-    let socket = Address::Unix {
-        path: root.join("run/hello.sock"),
-        mode: Some(0o660),
-    };
+    let socket = Address::Unix { path: root.join("run/hello.sock"), mode: Some(0o660) };
     assert_eq!(hello.listen[1].address, socket);
     assert_eq!(hello.listen[2].address, tcp("[::1]:8081"));
     assert_eq!(hello.workers, 3);
-    let env: Vec<(&str, &str)> = hello
-        .env
-        .iter()
-        .map(|(name, value)| (name.as_str(), value.as_str()))
-        .collect();
-    let expected = [
-        ("EMPTY", ""),
-        ("FLAG", "yes"),
-        ("GREETING", "hello"),
-        ("PORT", "0x1F"),
-        ("RATE", "1.50"),
-        ("TRUE", "true"),
-    ];
+    let env: Vec<(&str, &str)> = hello.env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let expected =
+        [("EMPTY", ""), ("FLAG", "yes"), ("GREETING", "hello"), ("PORT", "0x1F"), ("RATE", "1.50"), ("TRUE", "true")];
     assert_eq!(env, expected);
-    assert_eq!(
-        hello.config,
-        json!({ "any": ["yaml", 1, -2.5, true, null], "nested": { "port": "8123" } })
-    );
+    assert_eq!(hello.config, json!({ "any": ["yaml", 1, -2.5, true, null], "nested": { "port": "8123" } }));
     assert!(!hello.reload.watch);
     assert_eq!(hello.reload.surge, 2);
     assert_eq!(hello.reload.ready_timeout, Duration::from_secs(5));
@@ -158,17 +139,10 @@ master:
         (root.to_owned(), ".".to_owned(), false),
     ];
     assert_eq!(hello.wasm.dirs, dirs);
-    let network = [
-        ("api.example.com".to_owned(), 443),
-        ("10.0.0.1".to_owned(), 80),
-        ("::1".to_owned(), 53),
-    ];
+    let network = [("api.example.com".to_owned(), 443), ("10.0.0.1".to_owned(), 80), ("::1".to_owned(), 53)];
     assert_eq!(hello.wasm.network, network);
     assert_eq!(config.master.state_dir, root.join("state"));
-    assert_eq!(
-        config.master.admin,
-        Some("127.0.0.1:9090".parse().expect("an address"))
-    );
+    assert_eq!(config.master.admin, Some("127.0.0.1:9090".parse().expect("an address")));
     assert_eq!(config.master.log_format, LogFormat::Json);
     assert_eq!(config.master.log_level, "debug");
 }
@@ -176,11 +150,7 @@ master:
 #[test]
 fn addresses_of_every_form_are_understood() {
     let place = Place::new();
-    let any = if std::path::Path::new("/proc/net/if_inet6").exists() {
-        "[::]:8080"
-    } else {
-        "0.0.0.0:8080"
-    };
+    let any = if std::path::Path::new("/proc/net/if_inet6").exists() { "[::]:8080" } else { "0.0.0.0:8080" };
     for (text, expected) in [
         ("localhost:8080", tcp("127.0.0.1:8080")),
         ("tcp://localhost:0", tcp("127.0.0.1:0")),
@@ -189,34 +159,12 @@ fn addresses_of_every_form_are_understood() {
         ("*:8080", tcp(any)),
         (":8080", tcp(any)),
         ("${NONE:-127.0.0.1}:${PORT}", tcp("127.0.0.1:8123")),
-        (
-            "unix:/run/x.sock",
-            Address::Unix {
-                path: "/run/x.sock".into(),
-                mode: None,
-            },
-        ),
-        (
-            "unix:///run/x.sock?mode=600",
-            Address::Unix {
-                path: "/run/x.sock".into(),
-                mode: Some(0o600),
-            },
-        ),
-        (
-            "unix:x.sock",
-            Address::Unix {
-                path: place.directory.path().join("x.sock"),
-                mode: None,
-            },
-        ),
+        ("unix:/run/x.sock", Address::Unix { path: "/run/x.sock".into(), mode: None }),
+        ("unix:///run/x.sock?mode=600", Address::Unix { path: "/run/x.sock".into(), mode: Some(0o600) }),
+        ("unix:x.sock", Address::Unix { path: place.directory.path().join("x.sock"), mode: None }),
     ] {
         let yaml = format!("services: {{a: {{plugin: hello.wasm, listen: '{text}'}}}}");
-        assert_eq!(
-            place.accept(&yaml).services["a"].listen[0].address,
-            expected,
-            "{text}"
-        );
+        assert_eq!(place.accept(&yaml).services["a"].listen[0].address, expected, "{text}");
     }
 }
 
@@ -224,15 +172,10 @@ fn addresses_of_every_form_are_understood() {
 fn a_plugin_of_each_kind_is_accepted_and_a_missing_one_if_it_can_be_built() {
     let place = Place::new();
     for plugin in ["hello.wasm", "text.wat", "native.so"] {
-        place.accept(&format!(
-            "services: {{a: {{plugin: {plugin}, listen: ':0'}}}}"
-        ));
+        place.accept(&format!("services: {{a: {{plugin: {plugin}, listen: ':0'}}}}"));
     }
     let config = place.accept("services: {a: {plugin: out/new.wasm, build: make, listen: ':0'}}");
-    assert_eq!(
-        config.services["a"].plugin_path,
-        place.directory.path().join("out/new.wasm")
-    );
+    assert_eq!(config.services["a"].plugin_path, place.directory.path().join("out/new.wasm"));
 }
 
 #[test]
@@ -269,18 +212,31 @@ master:
     assert_eq!(config.services["b"].limits.connections, 7);
     assert_eq!(config.services["b"].workers, 2);
     assert_eq!(config.services["b"].config, json!({}));
+    let dos = place.accept(&text.replace('\n', "\r\n"));
+    assert_eq!(dos.services, config.services);
     std::fs::write(place.file(), text).expect("write");
     assert_eq!(load(&place.file()).expect("a good file"), config);
 }
 
 #[test]
+fn keys_of_free_yaml_are_text_and_values_keep_their_kind() {
+    let config = Place::new().accept(&with(
+        "config: { 1: a, true: b, '2': ['1', 1, no, No, TRUE, 0x10, 1e3, 18446744073709551615, -9223372036854775808] }",
+    ));
+    assert_eq!(
+        config.services["hello"].config,
+        json!({
+            "1": "a",
+            "true": "b",
+            "2": ["1", 1, "no", "No", true, 16, 1000.0, 18446744073709551615_u64, -9223372036854775808_i64],
+        })
+    );
+}
+
+#[test]
 fn the_master_is_read_when_the_services_cannot_be() {
     let place = Place::new();
-    std::fs::write(
-        place.file(),
-        "services: { a: { plugin: '${NONE}' } }\nmaster: { state_dir: s }\n",
-    )
-    .expect("write");
+    std::fs::write(place.file(), "services: { a: { plugin: '${NONE}' } }\nmaster: { state_dir: s }\n").expect("write");
     load(&place.file()).expect_err("no such plugin");
     let master = load_master(&place.file()).expect("a good master");
     assert_eq!(master.state_dir, place.directory.path().join("s"));
@@ -291,13 +247,9 @@ fn the_master_is_read_when_the_services_cannot_be() {
 
 #[test]
 fn a_sandbox_that_does_not_hold_is_warned_about() {
-    let config = Place::new()
-        .accept("services: {a: {plugin: native.so, listen: ':0', wasm: {memory: 1MiB}}}");
+    let config = Place::new().accept("services: {a: {plugin: native.so, listen: ':0', wasm: {memory: 1MiB}}}");
     let shown = config.warnings.to_string();
-    assert!(
-        shown.contains("warning: services.a.wasm: has no effect on a native plugin"),
-        "{shown}"
-    );
+    assert!(shown.contains("warning: services.a.wasm: has no effect on a native plugin"), "{shown}");
     assert!(shown.contains("config.yaml:1:49"), "{shown}");
 }
 
@@ -311,17 +263,10 @@ fn root_may_name_users_and_groups_and_others_may_not() {
         assert!(root.groups.contains(&0));
         let config = place.accept(&with("user: 54321\ngroup: 54322"));
         let numbers = config.services["hello"].user.clone().expect("an identity");
-        assert_eq!(
-            (numbers.uid, numbers.gid, numbers.groups),
-            (54321, 54322, vec![])
-        );
+        assert_eq!((numbers.uid, numbers.gid, numbers.groups), (54321, 54322, vec![]));
         let (line, _, problem) = place.problem(&with("user: 54321"));
         assert_eq!(line, 5);
-        assert!(
-            problem
-                .help
-                .is_some_and(|help| help.contains("give `group`"))
-        );
+        assert!(problem.help.is_some_and(|help| help.contains("give `group`")));
     } else {
         let (line, _, problem) = place.problem(&with("user: root"));
         assert_eq!(line, 5);
@@ -333,11 +278,7 @@ fn root_may_name_users_and_groups_and_others_may_not() {
 fn every_key_of_the_grammar_is_read_and_changes_what_is_meant() {
     let place = Place::new();
     let plain = place.accept(&with("build: 'true'"));
-    fn keys(
-        prefix: &[&'static str],
-        table: &'static [Key],
-        out: &mut Vec<(Vec<&'static str>, &'static Key)>,
-    ) {
+    fn keys(prefix: &[&'static str], table: &'static [Key], out: &mut Vec<(Vec<&'static str>, &'static Key)>) {
         for key in table {
             let mut path = prefix.to_vec();
             path.push(key.name);
@@ -355,22 +296,13 @@ fn every_key_of_the_grammar_is_read_and_changes_what_is_meant() {
     for (path, key) in all {
         let nested = |path: &[&str]| {
             let open: String = path.iter().map(|name| format!("{name}: {{ ")).collect();
-            format!(
-                "{open}{}: {} {}",
-                key.name,
-                key.example,
-                "} ".repeat(path.len())
-            )
+            format!("{open}{}: {} {}", key.name, key.example, "} ".repeat(path.len()))
         };
         let inner = &path[..path.len() - 1];
         let text = match inner.split_first() {
             Some((&"service", inner)) => {
                 let mut lines = vec![nested(inner)];
-                for line in [
-                    "plugin: hello.wasm",
-                    "listen: 127.0.0.1:8080",
-                    "build: 'true'",
-                ] {
+                for line in ["plugin: hello.wasm", "listen: 127.0.0.1:8080", "build: 'true'"] {
                     if !line.starts_with(&format!("{}:", key.name)) {
                         lines.push(line.to_owned());
                     }
@@ -396,11 +328,8 @@ fn every_key_of_the_grammar_is_read_and_changes_what_is_meant() {
 fn the_schema_has_the_keys_and_defaults_of_the_grammar() {
     fn compare(schema: &serde_json::Value, table: &[Key]) {
         let properties = schema["properties"].as_object().expect("properties");
-        let known: Vec<&str> = table
-            .iter()
-            .filter(|key| !matches!(key.form, Form::Unsupported))
-            .map(|key| key.name)
-            .collect();
+        let known: Vec<&str> =
+            table.iter().filter(|key| !matches!(key.form, Form::Unsupported)).map(|key| key.name).collect();
         assert_eq!(properties.len(), known.len());
         assert_eq!(schema["additionalProperties"], json!(false));
         for key in table {
@@ -430,8 +359,7 @@ fn the_schema_has_the_keys_and_defaults_of_the_grammar() {
 fn state_without_a_writable_directory_beside_the_file_has_a_stable_place_elsewhere() {
     let place = Place::new();
     let runtime = place.directory.path();
-    let find =
-        |file: &str| super::super::places::default_state_dir(&PathBuf::from(file), Some(runtime));
+    let find = |file: &str| super::super::places::default_state_dir(&PathBuf::from(file), Some(runtime));
     // Nothing can be made below a file, by root included.
     let one = find("/dev/null/config.yaml");
     assert!(one.starts_with(runtime), "{one:?}");

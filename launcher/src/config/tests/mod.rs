@@ -30,8 +30,7 @@ impl Place {
     }
 
     fn accept(&self, text: &str) -> Config {
-        self.read(text)
-            .unwrap_or_else(|problems| panic!("{text}\n{problems}"))
+        self.read(text).unwrap_or_else(|problems| panic!("{text}\n{problems}"))
     }
 
     fn refuse(&self, text: &str) -> Diagnostics {
@@ -62,8 +61,7 @@ fn variables(name: &str) -> Option<String> {
 
 /// A service `hello` with further lines, each of which is a key of it.
 fn with(lines: &str) -> String {
-    let mut text =
-        String::from("services:\n  hello:\n    plugin: hello.wasm\n    listen: 127.0.0.1:8080\n");
+    let mut text = String::from("services:\n  hello:\n    plugin: hello.wasm\n    listen: 127.0.0.1:8080\n");
     for line in lines.lines() {
         text.push_str("    ");
         text.push_str(line);
