@@ -4,3 +4,4 @@ pub mod channel;
 pub mod config;
 pub mod master;
 pub mod sys;
+pub mod worker;

@@ -1,5 +1,6 @@
 //! One file for each mechanism of the operating system. Nothing here knows services, workers or plugins.
 
+pub mod accept;
 pub mod inotify;
 pub mod listener;
 pub mod memfd;

@@ -1,0 +1,437 @@
+//! Accepting from a listening socket that several processes share, so that each gets an equal part.
+//!
+//! tokio registers a listener in its epoll like any descriptor, which wakes every worker for every connection.
+//! Here the registration is replaced by an exclusive one (`EPOLLEXCLUSIVE`, epoll_ctl(2)): a connection wakes one
+//! sleeping process. After each accept the registration is removed, and added again when the next connection is
+//! wanted: the kernel puts it at the tail of the wait queue, which makes the processes take turns. `EPOLL_CTL_ADD`
+//! polls the socket, so a connection that came in between is found. Draining the queue on a wake-up instead would
+//! let the first process take everything; a nested epoll would defeat the flag.
+//!
+//! tokio offers no such registration, but its epoll and the entry's data can be read in /proc/self/fdinfo. Where
+//! that does not work (no /proc, a kernel without the flag) the ordinary registration stays, and says so.
+//!
+//! A listener is never shut down: `shutdown(2)` would stop every process that holds it. `listen(2)` is never called:
+//! it would replace the backlog that all share.
+
+#![expect(
+    unsafe_code,
+    reason = "registers with the runtime's epoll in a way that tokio does not offer"
+)]
+
+use std::fs;
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use rustix::event::epoll;
+use rustix::io::Errno;
+use rustix::net::{self, AddressFamily, RecvFlags, SocketFlags, sockopt};
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+
+/// `EPOLLEXCLUSIVE` as fdinfo shows it.
+const EXCLUSIVE_BIT: u32 = 1 << 28;
+
+/// How a listener is registered with the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Registration {
+    /// One process is woken for a connection, in turn.
+    Exclusive,
+    /// Every process is woken for every connection.
+    Ordinary,
+}
+
+/// Address of a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PeerAddress {
+    /// TCP.
+    Inet(SocketAddr),
+    /// A Unix socket; clients have no address.
+    Unix,
+}
+
+/// A shared listening socket, TCP or Unix.
+#[derive(Debug)]
+pub struct Acceptor {
+    io: AsyncFd<OwnedFd>,
+    family: AddressFamily,
+    entry: Option<Entry>,
+}
+
+/// The exclusive entry in the runtime's epoll.
+#[derive(Debug)]
+struct Entry {
+    /// A duplicate of the runtime's descriptor: the same epoll, whatever happens to the number.
+    epoll: OwnedFd,
+    /// What tokio wrote there: it finds its state of the descriptor by it.
+    data: u64,
+    /// The entry is in the epoll.
+    armed: bool,
+}
+
+impl Acceptor {
+    /// Takes a listening socket over. Must be called within a tokio runtime that has I/O enabled.
+    ///
+    /// # Errors
+    /// The descriptor is no socket, or the runtime cannot register it.
+    pub fn new(listener: OwnedFd) -> io::Result<Self> {
+        rustix::io::ioctl_fionbio(&listener, true)?;
+        let family = sockopt::socket_domain(&listener)?;
+        if family != AddressFamily::UNIX {
+            // Accepted sockets inherit it: one call a listener instead of one a connection.
+            sockopt::set_tcp_nodelay(&listener, true)?;
+        }
+        let mut acceptor = Self {
+            io: register(listener)?,
+            family,
+            entry: None,
+        };
+        if let Some((epoll, data)) = runtime_entry(acceptor.io.get_ref())
+            && let Ok(true) = exclusive_works(&epoll, acceptor.io.get_ref(), data)
+        {
+            acceptor.entry = Some(Entry {
+                epoll,
+                data,
+                armed: false,
+            });
+        } else {
+            // The attempt may have removed tokio's own entry.
+            let Self { io, .. } = acceptor;
+            acceptor = Self {
+                io: register(io.into_inner())?,
+                family,
+                entry: None,
+            };
+        }
+        Ok(acceptor)
+    }
+
+    /// Which registration is in use.
+    pub fn registration(&self) -> Registration {
+        match self.entry {
+            Some(_) => Registration::Exclusive,
+            None => Registration::Ordinary,
+        }
+    }
+
+    /// The next connection. Cancel safe.
+    ///
+    /// # Errors
+    /// As accept(2), without those that say "try again". The listener stays usable.
+    pub async fn accept(&mut self) -> io::Result<(Stream, PeerAddress)> {
+        poll_fn(|cx| self.poll_accept(cx)).await
+    }
+
+    /// As [`accept`](Self::accept). While it is pending this process stands in the wait queue of the listener.
+    pub fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(Stream, PeerAddress)>> {
+        self.arm()?;
+        loop {
+            let mut ready = ready!(self.io.poll_read_ready(cx))?;
+            let accepted = accept_one(self.io.get_ref());
+            if let Err(Errno::AGAIN) = accepted {
+                ready.clear_ready();
+                continue;
+            }
+            if self.entry.is_some() {
+                // One connection a wake-up. What else waits is found by the ADD of the next call.
+                ready.clear_ready();
+                drop(ready);
+                self.remove()?;
+            }
+            let (socket, address) = accepted?;
+            return Poll::Ready(self.adopt(socket, address));
+        }
+    }
+
+    /// Leaves the wait queue, so that connections stay in the kernel for others. A connection for which this
+    /// process was woken already is returned: nobody else would be woken for it.
+    pub fn disarm(&mut self) -> Option<io::Result<(Stream, PeerAddress)>> {
+        if !self.entry.as_ref().is_some_and(|entry| entry.armed) {
+            return None;
+        }
+        if let Err(error) = self.remove() {
+            return Some(Err(error));
+        }
+        match accept_one(self.io.get_ref()) {
+            Ok((socket, address)) => Some(self.adopt(socket, address)),
+            Err(Errno::AGAIN) => None,
+            Err(error) => Some(Err(error.into())),
+        }
+    }
+
+    /// Looks at the queue once more: a process that died between its wake-up and its accept leaves a connection
+    /// there until the next one arrives.
+    ///
+    /// # Errors
+    /// As epoll_ctl(2).
+    pub fn nudge(&mut self) -> io::Result<()> {
+        if self.entry.as_ref().is_some_and(|entry| entry.armed) {
+            self.remove()?;
+            self.arm()?;
+        }
+        Ok(())
+    }
+
+    fn arm(&mut self) -> io::Result<()> {
+        if let Some(entry) = &mut self.entry
+            && !entry.armed
+        {
+            add_exclusive(&entry.epoll, self.io.get_ref(), entry.data)?;
+            entry.armed = true;
+        }
+        Ok(())
+    }
+
+    fn remove(&mut self) -> io::Result<()> {
+        if let Some(entry) = &mut self.entry {
+            entry.armed = false;
+            epoll::delete(&entry.epoll, self.io.get_ref())?;
+        }
+        Ok(())
+    }
+
+    fn adopt(
+        &self,
+        socket: OwnedFd,
+        address: Option<SocketAddr>,
+    ) -> io::Result<(Stream, PeerAddress)> {
+        match address {
+            Some(address) if self.family != AddressFamily::UNIX => {
+                let stream = TcpStream::from_std(socket.into())?;
+                Ok((Stream::Tcp(stream), PeerAddress::Inet(address)))
+            }
+            _ => Ok((
+                Stream::Unix(UnixStream::from_std(socket.into())?),
+                PeerAddress::Unix,
+            )),
+        }
+    }
+}
+
+/// tokio's own registration.
+fn register(listener: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: required is that the descriptor stays open and the same while the `AsyncFd` lives: it owns the
+    // `OwnedFd`, whose number never changes and which nothing else closes.
+    Ok(unsafe { AsyncFd::register_with_interest(listener, Interest::READABLE) }?)
+}
+
+/// accept4(2), repeated over signals.
+fn accept_one(listener: &OwnedFd) -> Result<(OwnedFd, Option<SocketAddr>), Errno> {
+    loop {
+        match net::acceptfrom_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+            Ok((socket, address)) => {
+                return Ok((socket, address.and_then(|any| any.try_into().ok())));
+            }
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn add_exclusive(epoll: &OwnedFd, listener: &OwnedFd, data: u64) -> io::Result<()> {
+    // Edge-triggered as tokio expects; the flag refuses EPOLLRDHUP.
+    let flags = epoll::EventFlags::IN | epoll::EventFlags::ET | epoll::EventFlags::EXCLUSIVE;
+    epoll::add(epoll, listener, epoll::EventData::new_u64(data), flags)?;
+    Ok(())
+}
+
+/// Replaces tokio's entry and looks whether the kernel took the flag. Leaves no entry behind.
+fn exclusive_works(epoll: &OwnedFd, listener: &OwnedFd, data: u64) -> io::Result<bool> {
+    epoll::delete(epoll, listener)?;
+    add_exclusive(epoll, listener, data)?;
+    let inode = rustix::fs::fstat(listener)?.st_ino;
+    let taken = entries(epoll.as_raw_fd())?.any(|entry| {
+        entry.is_for(listener.as_raw_fd(), inode) && entry.events & EXCLUSIVE_BIT != 0
+    });
+    epoll::delete(epoll, listener)?;
+    Ok(taken)
+}
+
+/// The epoll that has an entry for `listener`, and the entry's data.
+fn runtime_entry(listener: &OwnedFd) -> Option<(OwnedFd, u64)> {
+    let inode = rustix::fs::fstat(listener).ok()?.st_ino;
+    for descriptor in fs::read_dir("/proc/self/fd").ok()?.flatten() {
+        let is_epoll = fs::read_link(descriptor.path())
+            .is_ok_and(|to| to.as_os_str() == "anon_inode:[eventpoll]");
+        let Some(number) = descriptor
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse::<RawFd>().ok())
+        else {
+            continue;
+        };
+        if !is_epoll {
+            continue;
+        }
+        let found = entries(number)
+            .ok()
+            .and_then(|mut all| all.find(|entry| entry.is_for(listener.as_raw_fd(), inode)));
+        if let Some(entry) = found {
+            // SAFETY: `borrow_raw` requires that the descriptor stays open while it is borrowed, here for one
+            // fcntl(2). It is the epoll in which this thread's runtime has just registered `listener`, and the
+            // runtime, whose context the caller is in, closes it only when it is dropped.
+            let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
+            let epoll = rustix::io::fcntl_dupfd_cloexec(borrowed, 0).ok()?;
+            return Some((epoll, entry.data));
+        }
+    }
+    None
+}
+
+/// A line of an epoll's fdinfo (proc_pid_fdinfo(5)).
+#[derive(Debug, PartialEq, Eq)]
+struct FdinfoEntry {
+    target: RawFd,
+    events: u32,
+    data: u64,
+    inode: u64,
+}
+
+impl FdinfoEntry {
+    /// The number alone is not enough: an entry outlives its number while a duplicate of the file is open.
+    fn is_for(&self, descriptor: RawFd, inode: u64) -> bool {
+        self.target == descriptor && self.inode == inode
+    }
+
+    /// `tfd:        9 events:       19 data: 5581a0  pos:0 ino:2f1 sdev:8`
+    fn parse(line: &str) -> Option<Self> {
+        let (mut target, mut events, mut data, mut inode) = (None, None, None, None);
+        let mut words = line.split_whitespace();
+        while let Some(word) = words.next() {
+            match word.split_once(':')? {
+                ("tfd", "") => target = words.next()?.parse().ok(),
+                ("events", "") => events = u32::from_str_radix(words.next()?, 16).ok(),
+                ("data", "") => data = u64::from_str_radix(words.next()?, 16).ok(),
+                ("ino", value) => inode = u64::from_str_radix(value, 16).ok(),
+                _ => {}
+            }
+        }
+        Some(Self {
+            target: target?,
+            events: events?,
+            data: data?,
+            inode: inode?,
+        })
+    }
+}
+
+fn entries(epoll: RawFd) -> io::Result<impl Iterator<Item = FdinfoEntry>> {
+    let text = fs::read_to_string(format!("/proc/self/fdinfo/{epoll}"))?;
+    let lines: Vec<_> = text.lines().filter_map(FdinfoEntry::parse).collect();
+    Ok(lines.into_iter())
+}
+
+/// An accepted connection.
+#[derive(Debug)]
+pub enum Stream {
+    /// TCP, with `TCP_NODELAY`.
+    Tcp(TcpStream),
+    /// Unix.
+    Unix(UnixStream),
+}
+
+impl Stream {
+    /// Whether bytes wait in the kernel at this moment, whatever the runtime has noticed so far.
+    pub fn has_input(&self) -> bool {
+        let mut byte = [0_u8; 1];
+        matches!(
+            net::recv(self, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT),
+            Ok((_, 1..))
+        )
+    }
+
+    /// Ready when there is something to read, the end included.
+    pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(stream) => stream.poll_read_ready(cx),
+            Self::Unix(stream) => stream.poll_read_ready(cx),
+        }
+    }
+
+    /// Writes what fits without waiting.
+    ///
+    /// # Errors
+    /// As write(2).
+    pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.try_write(bytes),
+            Self::Unix(stream) => stream.try_write(bytes),
+        }
+    }
+
+    /// Makes the coming close a reset, by which the peer knows that it has not got everything.
+    pub fn reset_on_close(&self) {
+        if let Self::Tcp(stream) = self {
+            // It fails only if the connection is gone already.
+            let _ = stream.set_zero_linger();
+        }
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(stream) => stream.as_fd(),
+            Self::Unix(stream) => stream.as_fd(),
+        }
+    }
+}
+
+impl AsyncRead for Stream {
+    #[inline]
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    #[inline]
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    #[inline]
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}

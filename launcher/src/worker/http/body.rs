@@ -1,0 +1,198 @@
+//! Bodies of both directions, wrapped so that the connection knows when they are over.
+
+use std::error::Error;
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::track::Track;
+use super::{Event, Peer, RequestLine};
+
+/// What the client sends after a request's head: data, then perhaps trailers.
+///
+/// A client that announced `Expect: 100-continue` is told to go on when the body is first polled.
+pub struct RequestBody {
+    incoming: Incoming,
+    track: Arc<Track>,
+    number: u64,
+}
+
+impl RequestBody {
+    pub(super) fn new(incoming: Incoming, track: Arc<Track>, number: u64) -> Self {
+        Self {
+            incoming,
+            track,
+            number,
+        }
+    }
+
+    /// Who sent the request. It is here and not in the request's extensions because those cost three allocations
+    /// a request.
+    pub fn peer(&self) -> &Peer {
+        &self.track.peer
+    }
+}
+
+impl fmt::Debug for RequestBody {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("RequestBody")
+            .field("peer", self.peer())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let polled = Pin::new(&mut self.incoming).poll_frame(cx);
+        match &polled {
+            Poll::Pending => self.track.body_starved(self.number, true),
+            Poll::Ready(None) => self.track.body_ended(self.number),
+            Poll::Ready(Some(Ok(_))) if self.incoming.is_end_stream() => {
+                self.track.body_ended(self.number)
+            }
+            Poll::Ready(Some(_)) => self.track.body_starved(self.number, false),
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        self.track.body_dropped(self.number);
+    }
+}
+
+/// What goes back: the plugin's body or a short text of the launcher's.
+pub(super) struct ReplyBody<B> {
+    content: Content<B>,
+    /// Bytes that the head declared and that have not come yet.
+    due: Option<u64>,
+    line: RequestLine,
+    track: Arc<Track>,
+}
+
+pub(super) enum Content<B> {
+    Plugin(B),
+    Text(Option<Bytes>),
+}
+
+impl<B> ReplyBody<B> {
+    pub(super) fn new(
+        content: Content<B>,
+        due: Option<u64>,
+        line: RequestLine,
+        track: Arc<Track>,
+    ) -> Self {
+        Self {
+            content,
+            due,
+            line,
+            track,
+        }
+    }
+
+    fn cut(&self, reason: &str) -> Cut {
+        self.track.response_cut();
+        (self.track.report)(Event::ResponseCut {
+            request: &self.line,
+            peer: &self.track.peer,
+            reason,
+        });
+        Cut
+    }
+}
+
+/// A plugin's body failed after its head was sent; the connection is closed.
+#[derive(Debug)]
+pub(super) struct Cut;
+
+impl fmt::Display for Cut {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("the plugin's response body failed")
+    }
+}
+
+impl Error for Cut {}
+
+impl<B> Body for ReplyBody<B>
+where
+    B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Unpin,
+{
+    type Data = Bytes;
+    type Error = Cut;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        let body = match &mut self.content {
+            Content::Text(text) => {
+                return Poll::Ready(text.take().map(|text| Ok(Frame::data(text))));
+            }
+            Content::Plugin(body) => body,
+        };
+        match Pin::new(body).poll_frame(cx) {
+            Poll::Ready(Some(Err(error))) => {
+                Poll::Ready(Some(Err(self.cut(&error.into().to_string()))))
+            }
+            Poll::Ready(Some(Ok(frame))) => {
+                if let (Some(due), Some(data)) = (&mut self.due, frame.data_ref()) {
+                    *due = due.saturating_sub(data.len() as u64);
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(None) => match self.due {
+                Some(due @ 1..) => {
+                    let reason = format!(
+                        "the plugin's response ended {due} bytes before its Content-Length"
+                    );
+                    Poll::Ready(Some(Err(self.cut(&reason))))
+                }
+                _ => Poll::Ready(None),
+            },
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.content {
+            Content::Plugin(body) => body.is_end_stream(),
+            Content::Text(text) => text.is_none(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.content {
+            Content::Plugin(body) => body.size_hint(),
+            Content::Text(text) => {
+                SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64))
+            }
+        }
+    }
+}
+
+impl<B> Drop for ReplyBody<B> {
+    fn drop(&mut self) {
+        self.track.response_ended();
+    }
+}

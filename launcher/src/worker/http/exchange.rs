@@ -1,0 +1,389 @@
+//! One request and its response: what the launcher checks on the way in and out, and the time limit between.
+
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::str;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::Poll;
+
+use bytes::Bytes;
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue,
+};
+use http::header::{TRANSFER_ENCODING, UPGRADE};
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{Method, Request, Response, StatusCode, Uri, Version};
+use http_body::Body;
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::body::{Content, ReplyBody, RequestBody};
+use super::serve::Shared;
+use super::track::Track;
+use super::{Event, RequestLine};
+use crate::worker::plugin::{Failure, HttpPlugin};
+
+/// Starts an exchange at once, so that the connection is busy before anything else is polled.
+pub(super) fn begin<P: HttpPlugin>(
+    shared: &Arc<Shared<P>>,
+    track: &Arc<Track>,
+    request: Request<Incoming>,
+) -> impl Future<Output = Result<Response<ReplyBody<P::Body>>, Infallible>> + use<P> {
+    let number = track.begin(
+        !request.body().is_end_stream(),
+        request.version() < Version::HTTP_11,
+    );
+    let nth = shared.counters.requests.fetch_add(1, Relaxed) + 1;
+    if nth == shared.limits.max_requests {
+        (track.report)(Event::MaxRequests);
+    }
+    answer(shared.clone(), track.clone(), number, request)
+}
+
+async fn answer<P: HttpPlugin>(
+    shared: Arc<Shared<P>>,
+    track: Arc<Track>,
+    number: u64,
+    request: Request<Incoming>,
+) -> Result<Response<ReplyBody<P::Body>>, Infallible> {
+    let line = RequestLine {
+        method: request.method().clone(),
+        target: request.uri().clone(),
+        version: request.version(),
+    };
+    let mut request = request.map(|incoming| RequestBody::new(incoming, track.clone(), number));
+    let answered = match admit::<P>(&mut request) {
+        Ok(()) => call(&shared, request).await,
+        // The client's fault, and none of the plugin's: not worth a line in the log.
+        Err((status, text)) => {
+            track.answered();
+            return Ok(finish(text_reply(status, text), None, &track, line));
+        }
+    };
+    track.answered();
+    let checked = answered.and_then(|mut response| match vet(&mut response, &line.method) {
+        Ok(declared) => Ok((response, declared)),
+        Err(reason) => Err(Failure {
+            status: 500,
+            reason,
+        }),
+    });
+    Ok(match checked {
+        Ok((response, declared)) => finish(response.map(Content::Plugin), declared, &track, line),
+        Err(failure) => {
+            let status = StatusCode::from_u16(failure.status)
+                .ok()
+                .filter(|status| status.is_client_error() || status.is_server_error())
+                .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+            (track.report)(Event::RequestFailed {
+                request: &line,
+                peer: &track.peer,
+                status: status.as_u16(),
+                reason: &failure.reason,
+            });
+            finish(text_reply(status, ""), None, &track, line)
+        }
+    })
+}
+
+/// Runs the plugin for at most `limits.request_timeout`. A plugin that answers at its first poll costs no timer.
+async fn call<P: HttpPlugin>(
+    shared: &Shared<P>,
+    request: Request<RequestBody>,
+) -> Result<Response<P::Body>, Failure> {
+    let limit = shared.limits.request_timeout;
+    let begun = Instant::now();
+    let mut work = pin!(shared.plugin.handle(request));
+    let mut timer = pin!(None::<Sleep>);
+    poll_fn(|cx| {
+        if let Poll::Ready(answer) = work.as_mut().poll(cx) {
+            return Poll::Ready(answer);
+        }
+        if limit.is_zero() {
+            return Poll::Pending;
+        }
+        if timer.is_none() {
+            timer.set(Some(sleep_until(begun + limit)));
+        }
+        if timer
+            .as_mut()
+            .as_pin_mut()
+            .is_some_and(|timer| timer.poll(cx).is_pending())
+        {
+            return Poll::Pending;
+        }
+        Poll::Ready(Err(Failure {
+            status: 504,
+            reason: format!(
+                "the plugin gave no response head within limits.request_timeout ({limit:?})"
+            ),
+        }))
+    })
+    .await
+}
+
+/// What RFC 9112, section 3.2 demands of a request and hyper does not check.
+fn admit<P: HttpPlugin>(
+    request: &mut Request<RequestBody>,
+) -> Result<(), (StatusCode, &'static str)> {
+    if request.method() == Method::CONNECT {
+        return Err((StatusCode::NOT_IMPLEMENTED, "CONNECT is not supported"));
+    }
+    let mut hosts = request.headers().get_all(HOST).iter();
+    let host = match (hosts.next(), hosts.next()) {
+        (None, _) if request.version() >= Version::HTTP_11 => {
+            return Err((StatusCode::BAD_REQUEST, "the request has no Host header"));
+        }
+        (Some(_), Some(_)) => {
+            return Err((
+                StatusCode::BAD_REQUEST,
+                "the request has more than one Host header",
+            ));
+        }
+        (host, _) => host.map_or(&[][..], HeaderValue::as_bytes),
+    };
+    if !host.iter().copied().all(in_host) {
+        return Err((StatusCode::BAD_REQUEST, "the Host header is not a host"));
+    }
+    if P::ABSOLUTE_URI && request.uri().authority().is_none() {
+        let authority = if host.is_empty() {
+            request.body().peer().authority.as_bytes()
+        } else {
+            host
+        };
+        let Ok(authority) = Authority::try_from(authority) else {
+            return Err((StatusCode::BAD_REQUEST, "the Host header is not a host"));
+        };
+        let mut parts = request.uri().clone().into_parts();
+        parts.scheme = Some(Scheme::HTTP);
+        parts.authority = Some(authority);
+        parts
+            .path_and_query
+            .get_or_insert(PathAndQuery::from_static("/"));
+        match Uri::from_parts(parts) {
+            Ok(uri) => *request.uri_mut() = uri,
+            Err(_) => return Err((StatusCode::BAD_REQUEST, "the request's target is not a URI")),
+        }
+    }
+    Ok(())
+}
+
+/// `uri-host [ ":" port ]` of RFC 9110, section 7.2: what may occur in it. User information is not allowed there.
+fn in_host(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(&byte)
+}
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+
+/// Refuses a head that cannot be sent as it is, and takes out what is the server's to say. Returns the length that
+/// the head declares.
+fn vet<B: Body>(response: &mut Response<B>, method: &Method) -> Result<Option<u64>, String> {
+    let status = response.status();
+    if status.is_informational() {
+        return Err(format!(
+            "the plugin answered with status {}, which is no final status",
+            status.as_u16()
+        ));
+    }
+    // Whatever the plugin's side wrote there: hyper panics at anything but its own versions.
+    *response.version_mut() = Version::HTTP_11;
+
+    let mut length = None;
+    let mut lengths = 0;
+    let mut hop_by_hop = false;
+    for (name, value) in response.headers() {
+        if name == CONTENT_LENGTH {
+            let declared = parse_length(value)
+                .ok_or_else(|| format!("the plugin's Content-Length is not a number: {value:?}"))?;
+            if length.is_some_and(|other| other != declared) {
+                return Err("the plugin gave two different Content-Lengths".to_owned());
+            }
+            length = Some(declared);
+            lengths += 1;
+        } else {
+            hop_by_hop |= [
+                &CONNECTION,
+                &TRANSFER_ENCODING,
+                &UPGRADE,
+                &KEEP_ALIVE,
+                &PROXY_CONNECTION,
+            ]
+            .contains(&name);
+        }
+    }
+    if let Some(declared) = length {
+        let bodiless = method == Method::HEAD || status == StatusCode::NOT_MODIFIED;
+        if status == StatusCode::NO_CONTENT {
+            response.headers_mut().remove(CONTENT_LENGTH);
+        } else if let Some(actual) = response.body().size_hint().exact()
+            && actual != declared
+            && !bodiless
+        {
+            // hyper would send the one and frame by the other: the client would take the rest for a response.
+            return Err(format!(
+                "the plugin declared Content-Length {declared} for a body of {actual} bytes"
+            ));
+        } else if lengths > 1 {
+            response
+                .headers_mut()
+                .insert(CONTENT_LENGTH, HeaderValue::from(declared));
+        }
+    }
+    if hop_by_hop {
+        let close = response
+            .headers()
+            .get_all(CONNECTION)
+            .iter()
+            .any(says_close);
+        let headers: &mut HeaderMap = response.headers_mut();
+        for name in [
+            CONNECTION,
+            TRANSFER_ENCODING,
+            UPGRADE,
+            KEEP_ALIVE,
+            PROXY_CONNECTION,
+        ] {
+            headers.remove(name);
+        }
+        if close {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+    }
+    Ok(length)
+}
+
+/// Digits only (RFC 9110, section 8.6): `u64::from_str` would take a plus sign.
+fn parse_length(value: &HeaderValue) -> Option<u64> {
+    let digits = value.as_bytes();
+    if !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    str::from_utf8(digits).ok()?.parse().ok()
+}
+
+fn says_close(value: &HeaderValue) -> bool {
+    value
+        .as_bytes()
+        .split(|byte| *byte == b',')
+        .any(|token| token.trim_ascii().eq_ignore_ascii_case(b"close"))
+}
+
+/// The launcher's own answer: `500 Internal Server Error`, and more only if it is the client's business.
+fn text_reply<B>(status: StatusCode, text: &str) -> Response<Content<B>> {
+    let mut body = format!(
+        "{} {}\n",
+        status.as_u16(),
+        status.canonical_reason().unwrap_or("Error")
+    );
+    if !text.is_empty() {
+        body.push_str(text);
+        body.push('\n');
+    }
+    let mut response = Response::new(Content::Text(Some(Bytes::from(body))));
+    *response.status_mut() = status;
+    response.headers_mut().insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
+    response
+}
+
+fn finish<B>(
+    mut response: Response<Content<B>>,
+    declared: Option<u64>,
+    track: &Arc<Track>,
+    line: RequestLine,
+) -> Response<ReplyBody<B>> {
+    if track.draining() {
+        response
+            .headers_mut()
+            .insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response.map(|content| ReplyBody::new(content, declared, line, track.clone()))
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::Full;
+
+    use super::*;
+
+    fn vetted(
+        method: Method,
+        status: u16,
+        headers: &[(&str, &str)],
+        body: &'static str,
+    ) -> Result<HeaderMap, String> {
+        let mut builder = Response::builder().status(status);
+        for (name, value) in headers {
+            builder = builder.header(*name, *value);
+        }
+        let mut response = builder
+            .body(Full::new(Bytes::from_static(body.as_bytes())))
+            .map_err(|e| e.to_string())?;
+        vet(&mut response, &method).map(|_| response.into_parts().0.headers)
+    }
+
+    #[test]
+    fn a_length_that_differs_from_the_body_is_refused() {
+        assert!(vetted(Method::GET, 200, &[("content-length", "4")], "hello").is_err());
+        assert!(vetted(Method::GET, 200, &[("content-length", "5")], "").is_err());
+        assert!(vetted(Method::GET, 200, &[("content-length", "5")], "hello").is_ok());
+        assert!(vetted(Method::HEAD, 200, &[("content-length", "5")], "").is_ok());
+        assert!(vetted(Method::GET, 304, &[("content-length", "5")], "").is_ok());
+    }
+
+    #[test]
+    fn a_length_that_is_no_number_is_refused() {
+        for value in ["", "+5", "-1", "5, 5", "0x5", "99999999999999999999"] {
+            assert!(
+                vetted(Method::HEAD, 200, &[("content-length", value)], "").is_err(),
+                "{value:?}"
+            );
+        }
+        assert!(
+            vetted(
+                Method::HEAD,
+                200,
+                &[("content-length", "5"), ("content-length", "6")],
+                ""
+            )
+            .is_err()
+        );
+    }
+
+    #[test]
+    fn what_is_the_servers_to_say_is_taken_out() {
+        let headers = [
+            ("transfer-encoding", "chunked"),
+            ("connection", "keep-alive, Close"),
+            ("keep-alive", "timeout=5"),
+            ("upgrade", "websocket"),
+            ("x-kept", "1"),
+        ];
+        let kept = vetted(Method::GET, 200, &headers, "hello").expect("a good head");
+        let names: Vec<_> = kept
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_bytes()))
+            .collect();
+        assert_eq!(names, [("x-kept", &b"1"[..]), ("connection", b"close")]);
+        let kept = vetted(Method::GET, 204, &[("content-length", "0")], "").expect("a good head");
+        assert!(kept.is_empty(), "RFC 9110, 8.6: no Content-Length in a 204");
+        let kept = vetted(
+            Method::GET,
+            200,
+            &[("content-length", "5"), ("content-length", "5")],
+            "hello",
+        );
+        assert_eq!(kept.expect("a good head").len(), 1);
+    }
+
+    #[test]
+    fn an_interim_status_is_refused() {
+        assert!(vetted(Method::GET, 101, &[], "").is_err());
+        assert!(vetted(Method::GET, 100, &[], "").is_err());
+    }
+}

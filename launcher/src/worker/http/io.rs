@@ -1,0 +1,114 @@
+//! A connection's bytes as hyper wants them, with bytes read earlier in front, and the books kept.
+
+#![expect(
+    unsafe_code,
+    reason = "hyper's read cursor hands out uninitialised memory"
+)]
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, Bytes};
+use hyper::rt::{Read, ReadBufCursor, Write};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::track::Track;
+use crate::sys::accept::Stream;
+
+/// The io of one connection.
+pub(super) struct Io {
+    /// Bytes that come before those of the stream.
+    pub(super) prefix: Bytes,
+    pub(super) stream: Stream,
+    track: Arc<Track>,
+}
+
+impl Io {
+    pub(super) fn new(stream: Stream, track: Arc<Track>) -> Self {
+        Self {
+            prefix: Bytes::new(),
+            stream,
+            track,
+        }
+    }
+}
+
+impl Read for Io {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut cursor: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        if !self.prefix.is_empty() {
+            let length = self.prefix.len().min(cursor.remaining());
+            cursor.put_slice(&self.prefix[..length]);
+            self.prefix.advance(length);
+            self.track.received();
+            return Poll::Ready(Ok(()));
+        }
+        // SAFETY: `as_mut` requires that no byte of the slice is made uninitialised. `ReadBuf::uninit` only ever
+        // writes to it, and `poll_read` of a tokio stream fills it from its start.
+        let mut buffer = ReadBuf::uninit(unsafe { cursor.as_mut() });
+        let polled = Pin::new(&mut self.stream).poll_read(cx, &mut buffer);
+        let length = buffer.filled().len();
+        match polled {
+            Poll::Ready(Ok(())) if length > 0 => {
+                self.track.received();
+                // SAFETY: `advance` requires that `length` bytes are initialised: `buffer`, which is this very
+                // memory, counts them as filled.
+                unsafe { cursor.advance(length) };
+                Poll::Ready(Ok(()))
+            }
+            Poll::Ready(Ok(())) if !self.track.end_read() => Poll::Pending,
+            other => other,
+        }
+    }
+}
+
+impl Io {
+    fn note(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        match &written {
+            Poll::Ready(Ok(_)) => self.track.written(),
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => self.track.write_stalled(),
+        }
+        written
+    }
+}
+
+impl Write for Io {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.track.writing();
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.note(written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.track.writing();
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.note(written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.track.flushed();
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,219 @@
+//! HTTP/1.1 in front of a plugin: accept, limits, one task a connection, drain.
+//!
+//! ```text
+//! listeners ── serve ──> connection (hyper http1) ──> exchange ──> plugin
+//!                 │           │ io, body: wrappers that keep book in track
+//!                 └─ seats: the connections that are open, asked to leave on drain
+//! ```
+//!
+//! [`Server::serve`] accepts until [`Control::drain`], then waits for its connections. Responses given from then on
+//! carry `Connection: close`; a connection that stands between two requests is closed after [`LINGER`], because
+//! closing it at once would race the client's next request. How long a drain may take is the master's business.
+//!
+//! Differences from what hyper offers, and why:
+//! - no `pipeline_flush`: with it hyper buffers a response without bound and holds it back while the next request
+//!   waits in the buffer;
+//! - no `header_read_timeout`: it allocates and registers a timer for every request; one coarse timer a connection
+//!   does the same (`watchdog`);
+//! - `graceful_shutdown` closes an idle connection at once, see above.
+//!
+//! It does not know processes, the channel to the master or what a plugin is made of. HTTP upgrades and `CONNECT`
+//! are not offered to plugins.
+
+mod body;
+mod connection;
+mod exchange;
+mod io;
+mod serve;
+mod track;
+mod watchdog;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::io::Error;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use http::{Method, Uri, Version};
+
+pub use self::body::RequestBody;
+pub use self::serve::{Control, Server};
+use crate::sys::accept::{PeerAddress, Registration};
+
+/// How long a drain leaves a connection between requests open for the client's next request.
+pub const LINGER: Duration = Duration::from_secs(1);
+
+/// Largest head of a request, bytes; 431 above it. More than 100 header lines are refused likewise, by hyper.
+pub const HEAD_MAX: usize = 64 * 1024;
+
+/// Longest time from the first byte of a request's head to its last; 408 after it. `limits.idle_timeout` applies
+/// if it is shorter.
+pub const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The other end of a connection, and the end it came in by.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    /// The client.
+    pub address: PeerAddress,
+    /// Name of the listener.
+    pub listener: Arc<str>,
+    /// Address of the listener, the authority of a request that names none.
+    pub(crate) authority: Arc<str>,
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.address {
+            PeerAddress::Inet(address) => address.fmt(formatter),
+            PeerAddress::Unix => formatter.write_str("a unix client"),
+        }
+    }
+}
+
+#[cfg(test)]
+impl Peer {
+    pub(crate) fn for_test() -> Self {
+        Self {
+            address: PeerAddress::Unix,
+            listener: "test".into(),
+            authority: "localhost".into(),
+        }
+    }
+}
+
+/// First line of a request, kept for the log.
+#[derive(Debug, Clone)]
+pub struct RequestLine {
+    /// Method.
+    pub method: Method,
+    /// Target as the client wrote it.
+    pub target: Uri,
+    /// HTTP/1.0 or HTTP/1.1.
+    pub version: Version,
+}
+
+impl fmt::Display for RequestLine {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            formatter,
+            "{} {} {:?}",
+            self.method, self.target, self.version
+        )
+    }
+}
+
+/// What a server counts. Laid out for a page that is shared with the master.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub struct Counters {
+    /// Connections accepted.
+    pub accepted: AtomicU64,
+    /// Connections open at this moment.
+    pub open: AtomicU64,
+    /// Requests whose head was complete.
+    pub requests: AtomicU64,
+}
+
+/// Where a server tells its [`Event`]s. Called in the middle of its work: it must not block.
+pub type Report = Arc<dyn Fn(Event<'_>) + Send + Sync>;
+
+/// What an operator or the worker wants to know. `Display` gives the line for a log.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// A listener is served.
+    Listening {
+        /// Its name.
+        listener: &'a str,
+        /// How connections are shared with other workers.
+        registration: Registration,
+    },
+    /// Accepting fails for want of a resource and is tried again; told once until it recovers.
+    AcceptFailing {
+        /// Name of the listener.
+        listener: &'a str,
+        /// Why.
+        error: &'a Error,
+    },
+    /// Accepting works again.
+    AcceptRecovered {
+        /// Name of the listener.
+        listener: &'a str,
+    },
+    /// A request was answered by the launcher because the plugin gave no usable answer.
+    RequestFailed {
+        /// The request.
+        request: &'a RequestLine,
+        /// Who sent it.
+        peer: &'a Peer,
+        /// What the client got.
+        status: u16,
+        /// Why; not shown to the client.
+        reason: &'a str,
+    },
+    /// A response failed after its head: the connection is closed, so that the client sees it.
+    ResponseCut {
+        /// The request.
+        request: &'a RequestLine,
+        /// Who sent it.
+        peer: &'a Peer,
+        /// Why.
+        reason: &'a str,
+    },
+    /// `limits.max_requests` was reached: the worker wants to be replaced. Told once; serving goes on.
+    MaxRequests,
+}
+
+impl fmt::Display for Event<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Listening {
+                listener,
+                registration: Registration::Exclusive,
+            } => {
+                write!(
+                    formatter,
+                    "accepting on {listener} in turn with the other workers"
+                )
+            }
+            Self::Listening {
+                listener,
+                registration: Registration::Ordinary,
+            } => write!(
+                formatter,
+                "accepting on {listener} without taking turns: the kernel did not take an exclusive registration"
+            ),
+            Self::AcceptFailing { listener, error } => write!(
+                formatter,
+                "cannot accept on {listener}: {error}; connections wait in the kernel, trying again every second"
+            ),
+            Self::AcceptRecovered { listener } => {
+                write!(formatter, "accepting on {listener} again")
+            }
+            Self::RequestFailed {
+                request,
+                peer,
+                status,
+                reason,
+            } => {
+                write!(
+                    formatter,
+                    "{request} from {peer} answered with {status}: {reason}"
+                )
+            }
+            Self::ResponseCut {
+                request,
+                peer,
+                reason,
+            } => {
+                write!(
+                    formatter,
+                    "response to {request} from {peer} was cut: {reason}"
+                )
+            }
+            Self::MaxRequests => formatter.write_str("limits.max_requests is reached"),
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! The clocks of one connection: silence, a head that does not end, a half-closed client, the linger of a drain.
+//!
+//! One coarse timer a connection watches for silence: it looks four times an `idle_timeout` whether bytes have
+//! moved, so that a request costs no timer and a silent connection ends between 1 and 1.25 times its limit. The
+//! other clocks exist only while they are needed.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
+
+use super::track::Track;
+use super::{HEAD_TIMEOUT, LINGER};
+
+/// Looks in an idle timeout.
+const LOOKS: u32 = 4;
+
+/// How long a client that has closed its sending half may wait for the next bytes of its response. TCP does not
+/// tell it from a client that is gone, whose request should be cancelled.
+const HALF_CLOSED: Duration = Duration::from_millis(500);
+
+/// Why a connection is ended by the launcher.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Expired {
+    /// No byte has moved for `limits.idle_timeout`.
+    Silence,
+    /// A request's head did not end in time.
+    Head,
+    /// Nobody seems to wait for the response.
+    Gone,
+    /// The worker leaves, and the linger is over.
+    Linger,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Watchdog {
+    idle: Duration,
+    head: Duration,
+    timer: Option<Pin<Box<Sleep>>>,
+    next_look: Option<Instant>,
+    head_deadline: Option<Instant>,
+    /// Of the last look.
+    progress: u32,
+    /// Looks since bytes have moved.
+    quiet: u32,
+    linger: Option<Pin<Box<Sleep>>>,
+    /// With the progress at its start.
+    half_closed: Option<(Pin<Box<Sleep>>, u32)>,
+}
+
+impl Watchdog {
+    /// `idle` zero: silence is no reason to end.
+    pub(super) fn new(idle: Duration) -> Self {
+        Self {
+            idle,
+            head: if idle.is_zero() {
+                HEAD_TIMEOUT
+            } else {
+                HEAD_TIMEOUT.min(idle)
+            },
+            timer: None,
+            next_look: None,
+            head_deadline: None,
+            progress: 0,
+            quiet: 0,
+            linger: None,
+            half_closed: None,
+        }
+    }
+
+    /// To be polled after everything else of the connection.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, track: &Track) -> Poll<Expired> {
+        if track.draining() && self.poll_linger(cx, track).is_ready() {
+            return Poll::Ready(Expired::Linger);
+        }
+        if track.end_withheld() && self.poll_half_closed(cx, track).is_ready() {
+            return Poll::Ready(Expired::Gone);
+        }
+        self.poll_timer(cx, track)
+    }
+
+    fn poll_linger(&mut self, cx: &mut Context<'_>, track: &Track) -> Poll<()> {
+        if !track.between_requests() || track.head_open() {
+            self.linger = None;
+            return Poll::Pending;
+        }
+        let linger = self.linger.get_or_insert_with(|| Box::pin(sleep(LINGER)));
+        let polled = linger.as_mut().poll(cx);
+        if polled.is_ready() {
+            self.linger = None;
+        }
+        polled
+    }
+
+    fn poll_half_closed(&mut self, cx: &mut Context<'_>, track: &Track) -> Poll<()> {
+        let progress = track.progress();
+        let (timer, seen) = self
+            .half_closed
+            .get_or_insert_with(|| (Box::pin(sleep(HALF_CLOSED)), progress));
+        if *seen != progress {
+            *seen = progress;
+            timer.as_mut().reset(Instant::now() + HALF_CLOSED);
+        }
+        while timer.as_mut().poll(cx).is_ready() {
+            // A client that takes its bytes slowly is there; silence ends it if it is not.
+            if !track.write_blocked() {
+                return Poll::Ready(());
+            }
+            timer.as_mut().reset(Instant::now() + HALF_CLOSED);
+        }
+        Poll::Pending
+    }
+
+    fn poll_timer(&mut self, cx: &mut Context<'_>, track: &Track) -> Poll<Expired> {
+        if track.head_open() != self.head_deadline.is_some() {
+            self.head_deadline = track.head_open().then(|| Instant::now() + self.head);
+            self.arm();
+        }
+        if self.timer.is_none() && !self.idle.is_zero() {
+            self.next_look = Some(Instant::now() + self.idle / LOOKS);
+            self.progress = track.progress();
+            self.arm();
+        }
+        while let Some(timer) = &mut self.timer {
+            if timer.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            let now = Instant::now();
+            if self.head_deadline.is_some_and(|deadline| deadline <= now) {
+                return Poll::Ready(Expired::Head);
+            }
+            if self.next_look.is_some_and(|look| look <= now) {
+                self.next_look = Some(now + self.idle / LOOKS);
+                let progress = track.progress();
+                if progress != self.progress || track.plugin_at_work() {
+                    self.progress = progress;
+                    self.quiet = 0;
+                } else {
+                    self.quiet += 1;
+                }
+                if self.quiet >= LOOKS {
+                    return Poll::Ready(Expired::Silence);
+                }
+            }
+            self.arm();
+        }
+        Poll::Pending
+    }
+
+    /// Sets the timer to the earlier of its two purposes.
+    fn arm(&mut self) {
+        let next = match (self.next_look, self.head_deadline) {
+            (Some(look), Some(head)) => Some(look.min(head)),
+            (look, head) => look.or(head),
+        };
+        match (next, &mut self.timer) {
+            (None, timer) => *timer = None,
+            (Some(at), Some(timer)) => timer.as_mut().reset(at),
+            (Some(at), timer) => *timer = Some(Box::pin(sleep_until(at))),
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! What the HTTP side of a worker asks of a plugin, whatever the plugin is made of.
+//!
+//! Dispatch is static: the server is compiled once for each kind of plugin, and a handler that does not wait
+//! costs no task, no channel and no allocation on this border.
+
+use std::error::Error;
+use std::future::Future;
+
+use bytes::Bytes;
+use http::{Request, Response};
+
+use crate::worker::http::RequestBody;
+
+/// A plugin that answers requests.
+pub trait HttpPlugin: Send + Sync + 'static {
+    /// Body of its responses. It is polled and dropped in the connection's task.
+    type Body: http_body::Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>>
+        + Send
+        + Unpin
+        + 'static;
+
+    /// Whether [`handle`](Self::handle) wants `http://AUTHORITY/PATH` as the request's URI, with the authority
+    /// of the `Host` header (`wasi:http` requires one). Otherwise the URI is the target as the client wrote it.
+    const ABSOLUTE_URI: bool = true;
+
+    /// Answers one request. The future is dropped, which must cancel the work, when the client is gone or
+    /// `limits.request_timeout` has passed. The peer is in the body: [`RequestBody::peer`].
+    fn handle(
+        &self,
+        request: Request<RequestBody>,
+    ) -> impl Future<Output = Result<Response<Self::Body>, Failure>> + Send;
+}
+
+/// A request that the plugin did not answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// Status for the client, 400 to 599; anything else becomes 500.
+    pub status: u16,
+    /// For the log alone: the client never sees it.
+    pub reason: String,
+}
