@@ -20,6 +20,7 @@ pub struct RequestBody {
     incoming: Incoming,
     track: Arc<Track>,
     number: u64,
+    ended: bool,
 }
 
 impl RequestBody {
@@ -28,6 +29,7 @@ impl RequestBody {
             incoming,
             track,
             number,
+            ended: false,
         }
     }
 
@@ -55,14 +57,20 @@ impl Body for RequestBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        // hyper forgets to end a body whose response was complete before it, although it knows that nothing is left.
+        if self.ended {
+            return Poll::Ready(None);
+        }
         let polled = Pin::new(&mut self.incoming).poll_frame(cx);
         match &polled {
             Poll::Pending => self.track.body_starved(self.number, true),
-            Poll::Ready(None) => self.track.body_ended(self.number),
-            Poll::Ready(Some(Ok(_))) if self.incoming.is_end_stream() => {
-                self.track.body_ended(self.number)
+            Poll::Ready(Some(frame)) if frame.is_err() || !self.incoming.is_end_stream() => {
+                self.track.body_starved(self.number, false);
             }
-            Poll::Ready(Some(_)) => self.track.body_starved(self.number, false),
+            Poll::Ready(_) => {
+                self.ended = true;
+                self.track.body_ended(self.number);
+            }
         }
         polled
     }
@@ -87,6 +95,8 @@ pub(super) struct ReplyBody<B> {
     content: Content<B>,
     /// Bytes that the head declared and that have not come yet.
     due: Option<u64>,
+    /// It failed, and hyper is about to hear of it.
+    failed: bool,
     line: RequestLine,
     track: Arc<Track>,
 }
@@ -106,19 +116,24 @@ impl<B> ReplyBody<B> {
         Self {
             content,
             due,
+            failed: false,
             line,
             track,
         }
     }
 
-    fn cut(&self, reason: &str) -> Cut {
+    /// The failure is told at the next poll: hyper throws away what it has not flushed at an error, and the client
+    /// would see neither the head nor what the plugin had sent.
+    fn cut<T>(&mut self, cx: &Context<'_>, reason: &str) -> Poll<T> {
+        self.failed = true;
+        cx.waker().wake_by_ref();
         self.track.response_cut();
         (self.track.report)(Event::ResponseCut {
             request: &self.line,
             peer: &self.track.peer,
             reason,
         });
-        Cut
+        Poll::Pending
     }
 }
 
@@ -145,6 +160,9 @@ where
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        if self.failed {
+            return Poll::Ready(Some(Err(Cut)));
+        }
         let body = match &mut self.content {
             Content::Text(text) => {
                 return Poll::Ready(text.take().map(|text| Ok(Frame::data(text))));
@@ -152,9 +170,7 @@ where
             Content::Plugin(body) => body,
         };
         match Pin::new(body).poll_frame(cx) {
-            Poll::Ready(Some(Err(error))) => {
-                Poll::Ready(Some(Err(self.cut(&error.into().to_string()))))
-            }
+            Poll::Ready(Some(Err(error))) => self.cut(cx, &error.into().to_string()),
             Poll::Ready(Some(Ok(frame))) => {
                 if let (Some(due), Some(data)) = (&mut self.due, frame.data_ref()) {
                     *due = due.saturating_sub(data.len() as u64);
@@ -166,7 +182,7 @@ where
                     let reason = format!(
                         "the plugin's response ended {due} bytes before its Content-Length"
                     );
-                    Poll::Ready(Some(Err(self.cut(&reason))))
+                    self.cut(cx, &reason)
                 }
                 _ => Poll::Ready(None),
             },

@@ -62,6 +62,11 @@ impl Control {
         self.seats.wake.notify_one();
     }
 
+    /// After [`drain`](Self::drain): this process has closed its listeners and accepts nothing more.
+    pub fn accepting_ended(&self) -> bool {
+        self.seats.closed.load(Acquire)
+    }
+
     /// Look at the listeners once more: another process may have died between its wake-up and its accept.
     pub fn nudge(&self) {
         self.seats.nudged.store(true, Release);
@@ -76,6 +81,8 @@ struct Seats {
     last: AtomicU64,
     draining: AtomicBool,
     nudged: AtomicBool,
+    /// The listeners are closed and all connections were asked to leave.
+    closed: AtomicBool,
     /// The accept loop waits for a seat to become free.
     watched: AtomicBool,
     wake: Notify,
@@ -238,6 +245,7 @@ impl<P: HttpPlugin> Server<P> {
         for track in open {
             track.drain();
         }
+        seats.closed.store(true, Release);
         while !seats.taken().is_empty() {
             seats.wake.notified().await;
         }
