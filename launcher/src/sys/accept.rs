@@ -352,6 +352,22 @@ impl Stream {
         }
     }
 
+    /// How many bytes can be read, 0 at the end; at most 1 is reported. A stale readiness is cleared.
+    ///
+    /// # Errors
+    /// As recv(2), `WouldBlock` included.
+    pub fn try_peek(&self) -> io::Result<usize> {
+        let peek = || {
+            let (_, length) =
+                net::recv(self, &mut [0_u8; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT)?;
+            Ok(length)
+        };
+        match self {
+            Self::Tcp(stream) => stream.try_io(Interest::READABLE, peek),
+            Self::Unix(stream) => stream.try_io(Interest::READABLE, peek),
+        }
+    }
+
     /// Writes what fits without waiting.
     ///
     /// # Errors
@@ -433,5 +449,160 @@ impl AsyncWrite for Stream {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use rustix::event::Timespec;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    fn listening() -> (TcpListener, Acceptor) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let shared = OwnedFd::from(listener.try_clone().expect("a descriptor"));
+        let acceptor = Acceptor::new(shared).expect("a listening socket");
+        (listener, acceptor)
+    }
+
+    fn connect(listener: &TcpListener) -> std::net::TcpStream {
+        let address = listener.local_addr().expect("bound");
+        std::net::TcpStream::connect(address).expect("the listener is open")
+    }
+
+    /// Asks once, as an accept loop does before it sleeps.
+    async fn asked(acceptor: &mut Acceptor) -> Poll<io::Result<(Stream, PeerAddress)>> {
+        poll_fn(|cx| Poll::Ready(acceptor.poll_accept(cx))).await
+    }
+
+    #[tokio::test]
+    async fn the_kernel_takes_the_exclusive_registration() {
+        let (listener, mut acceptor) = listening();
+        assert_eq!(acceptor.registration(), Registration::Exclusive);
+        let client = connect(&listener);
+        let accepted = timeout(PATIENCE, acceptor.accept()).await.expect("in time");
+        let (stream, address) = accepted.expect("a connection");
+        let expected = client.local_addr().expect("connected");
+        assert_eq!(address, PeerAddress::Inet(expected));
+        let Stream::Tcp(stream) = stream else {
+            panic!("not TCP")
+        };
+        assert!(stream.nodelay().expect("open"), "inherited");
+        let flags = rustix::io::fcntl_getfd(&stream).expect("open");
+        assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
+    }
+
+    #[tokio::test]
+    async fn the_ordinary_registration_serves_as_well() {
+        let (listener, mut acceptor) = listening();
+        // As on a system without the flag.
+        acceptor.entry = None;
+        let io = register(acceptor.io.into_inner()).expect("a listening socket");
+        let mut acceptor = Acceptor { io, ..acceptor };
+        assert_eq!(acceptor.registration(), Registration::Ordinary);
+        let _clients: Vec<_> = (0..3).map(|_| connect(&listener)).collect();
+        for _ in 0..3 {
+            let accepted = timeout(PATIENCE, acceptor.accept()).await;
+            accepted.expect("in time").expect("a connection");
+        }
+        assert!(acceptor.disarm().is_none());
+    }
+
+    #[tokio::test]
+    async fn connections_that_came_before_the_accept_are_found() {
+        let (listener, mut acceptor) = listening();
+        let _clients: Vec<_> = (0..3).map(|_| connect(&listener)).collect();
+        for _ in 0..3 {
+            let accepted = timeout(PATIENCE, acceptor.accept()).await;
+            accepted.expect("in time").expect("a connection");
+        }
+        assert!(asked(&mut acceptor).await.is_pending());
+    }
+
+    #[tokio::test]
+    async fn leaving_the_queue_takes_the_connection_that_it_was_woken_for() {
+        let (listener, mut acceptor) = listening();
+        assert!(acceptor.disarm().is_none(), "it never stood there");
+        assert!(asked(&mut acceptor).await.is_pending());
+        let _client = connect(&listener);
+        assert!(matches!(acceptor.disarm(), Some(Ok(_))));
+        assert!(asked(&mut acceptor).await.is_pending());
+        assert!(acceptor.disarm().is_none(), "nothing has come");
+    }
+
+    #[tokio::test]
+    async fn dropping_stops_no_other_holder() {
+        let (listener, acceptor) = listening();
+        let again = OwnedFd::from(listener.try_clone().expect("a descriptor"));
+        let mut other = Acceptor::new(again).expect("a listening socket");
+        drop(acceptor);
+        let _client = connect(&listener);
+        let accepted = timeout(PATIENCE, other.accept()).await;
+        accepted.expect("in time").expect("a connection");
+    }
+
+    /// The first in the queue takes the wake-up and dies before its accept.
+    #[tokio::test]
+    async fn a_nudge_finds_a_connection_whose_wake_up_was_swallowed() {
+        let (listener, mut acceptor) = listening();
+        let other = listener.try_clone().expect("a descriptor");
+        let (tell, told) = mpsc::channel();
+        let thief = std::thread::spawn(move || {
+            let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).expect("an epoll");
+            let flags =
+                epoll::EventFlags::IN | epoll::EventFlags::ET | epoll::EventFlags::EXCLUSIVE;
+            epoll::add(&epoll, &other, epoll::EventData::new_u64(0), flags).expect("added");
+            tell.send(rustix::thread::gettid()).expect("the test waits");
+            let mut events = Vec::with_capacity(1);
+            let patience = Timespec {
+                tv_sec: 20,
+                tv_nsec: 0,
+            };
+            epoll::wait(
+                &epoll,
+                rustix::buffer::spare_capacity(&mut events),
+                Some(&patience),
+            )
+            .expect("a wake-up");
+            events.len()
+        });
+        let thread = told.recv().expect("the thread lives");
+        // The kernel passes over an epoll on which nobody sleeps.
+        let state = format!("/proc/self/task/{}/stat", thread.as_raw_nonzero());
+        while !fs::read_to_string(&state)
+            .expect("it lives")
+            .contains(") S ")
+        {
+            std::thread::yield_now();
+        }
+        assert!(asked(&mut acceptor).await.is_pending());
+        let _client = connect(&listener);
+        assert_eq!(thief.join().expect("no panic"), 1, "it was woken");
+        let unnoticed = timeout(Duration::from_millis(50), acceptor.accept()).await;
+        assert!(unnoticed.is_err(), "the other one took the wake-up");
+        acceptor.nudge().expect("an open listener");
+        let accepted = timeout(PATIENCE, acceptor.accept()).await;
+        accepted.expect("in time").expect("a connection");
+    }
+
+    #[test]
+    fn fdinfo_lines_are_read() {
+        let line = "tfd:        9 events: 90000001 data:     55d0f00ba5  pos:0 ino:2f1 sdev:8";
+        let entry = FdinfoEntry {
+            target: 9,
+            events: 0x9000_0001,
+            data: 0x55_d0f0_0ba5,
+            inode: 0x2f1,
+        };
+        assert_eq!(FdinfoEntry::parse(line), Some(entry));
+        assert_eq!(FdinfoEntry::parse("flags:\t02"), None);
+        assert_eq!(FdinfoEntry::parse("tfd: x events: 1 data: 1 ino:1"), None);
     }
 }

@@ -11,7 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::track::Track;
-use super::{Event, Peer, RequestLine};
+use super::{Event, Peer};
 
 /// What the client sends after a request's head: data, then perhaps trailers.
 ///
@@ -97,7 +97,6 @@ pub(super) struct ReplyBody<B> {
     due: Option<u64>,
     /// It failed, and hyper is about to hear of it.
     failed: bool,
-    line: RequestLine,
     track: Arc<Track>,
 }
 
@@ -107,17 +106,11 @@ pub(super) enum Content<B> {
 }
 
 impl<B> ReplyBody<B> {
-    pub(super) fn new(
-        content: Content<B>,
-        due: Option<u64>,
-        line: RequestLine,
-        track: Arc<Track>,
-    ) -> Self {
+    pub(super) fn new(content: Content<B>, due: Option<u64>, track: Arc<Track>) -> Self {
         Self {
             content,
             due,
             failed: false,
-            line,
             track,
         }
     }
@@ -129,7 +122,7 @@ impl<B> ReplyBody<B> {
         cx.waker().wake_by_ref();
         self.track.response_cut();
         (self.track.report)(Event::ResponseCut {
-            request: &self.line,
+            request: &self.track.line(),
             peer: &self.track.peer,
             reason,
         });

@@ -67,8 +67,8 @@ pub(super) async fn run<P: HttpPlugin>(shared: Arc<Shared<P>>, stream: Stream, t
                 }
                 track.settle(number);
             }
-            // The response is out, now hyper may know that no request will follow it.
-            if track.end_withheld()
+            // The response is out: hyper may look for the next request, and will find the end.
+            if track.half_closed()
                 && track.between_requests()
                 && Pin::new(&mut connection).poll(cx).is_ready()
             {

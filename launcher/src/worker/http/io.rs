@@ -61,13 +61,31 @@ impl Read for Io {
                 unsafe { cursor.advance(length) };
                 Poll::Ready(Ok(()))
             }
-            Poll::Ready(Ok(())) if !self.track.end_read() => Poll::Pending,
+            Poll::Ready(Ok(())) => {
+                self.track.end_read();
+                Poll::Ready(Ok(()))
+            }
             other => other,
         }
     }
 }
 
 impl Io {
+    /// Looks for the client's end while a response is due, without taking a byte from the kernel.
+    fn probe(&self, cx: &mut Context<'_>) {
+        while self.track.end_is_of_interest() {
+            if self.stream.poll_read_ready(cx).is_pending() {
+                return;
+            }
+            match self.stream.try_peek() {
+                Ok(0) => self.track.end_seen(),
+                Ok(_) => self.track.input_waits(),
+                // Now the runtime knows that there is nothing, and will wake this task.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => self.track.reset(),
+            }
+        }
+    }
     fn note(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         match &written {
             Poll::Ready(Ok(_)) => self.track.written(),
@@ -103,8 +121,10 @@ impl Write for Io {
         true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// hyper flushes whenever it is polled and has nothing (more) to write.
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.track.flushed();
+        self.probe(cx);
         Poll::Ready(Ok(()))
     }
 

@@ -15,6 +15,8 @@
 //!   waits in the buffer;
 //! - no `header_read_timeout`: it allocates and registers a timer for every request; one coarse timer a connection
 //!   does the same (`watchdog`);
+//! - `half_close`, so that hyper does not read while a plugin works: that costs an allocation of 8 KiB a request,
+//!   and takes a client that closed its sending half for one that is gone. `io` looks for the end itself;
 //! - `graceful_shutdown` closes an idle connection at once, see above.
 //!
 //! It does not know processes, the channel to the master or what a plugin is made of. HTTP upgrades and `CONNECT`
@@ -37,7 +39,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use http::{Method, Uri, Version};
+use http::{Method, Request, Version};
 
 pub use self::body::RequestBody;
 pub use self::serve::{Control, Server};
@@ -85,14 +87,41 @@ impl Peer {
 }
 
 /// First line of a request, kept for the log.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct RequestLine {
     /// Method.
     pub method: Method,
-    /// Target as the client wrote it.
-    pub target: Uri,
+    /// Target, cut after [`TARGET_KEPT`] bytes.
+    pub target: String,
     /// HTTP/1.0 or HTTP/1.1.
     pub version: Version,
+}
+
+/// Bytes of a request's target that are kept for the log; clients may send 64 KiB.
+pub const TARGET_KEPT: usize = 256;
+
+impl RequestLine {
+    /// Overwrites with the line of `request`. The text is copied into the memory that is there: a clone of the URI
+    /// would keep hyper from using its read buffer again, which costs two allocations a request.
+    fn copy_from<B>(&mut self, request: &Request<B>) {
+        self.method.clone_from(request.method());
+        self.version = request.version();
+        self.target.clear();
+        let uri = request.uri();
+        if let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) {
+            let authority = authority.as_str();
+            for part in [
+                scheme,
+                "://",
+                &authority[..authority.floor_char_boundary(TARGET_KEPT)],
+            ] {
+                self.target.push_str(part);
+            }
+        }
+        let path = uri.path_and_query().map_or("", |path| path.as_str());
+        self.target
+            .push_str(&path[..path.floor_char_boundary(TARGET_KEPT)]);
+    }
 }
 
 impl fmt::Display for RequestLine {

@@ -159,7 +159,9 @@ impl<P: HttpPlugin> Server<P> {
             });
         }
         let mut http = http1::Builder::new();
-        http.header_read_timeout(None).max_header_size(HEAD_MAX);
+        http.header_read_timeout(None)
+            .half_close(true)
+            .max_header_size(HEAD_MAX);
         let seats = Arc::new(Seats::default());
         let control = Control {
             seats: seats.clone(),

@@ -14,13 +14,16 @@
 //! of its own, even after the next request has begun: the state of the body therefore carries the request's number,
 //! and a stale body changes nothing. Flags with one writer are stored, not read-modify-written.
 
-use std::sync::OnceLock;
 use std::sync::atomic::{
-    AtomicBool, AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
+    AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed,
+    Ordering::Release,
 };
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::task::{Context, Waker};
 
-use super::{Peer, Report};
+use http::Request;
+
+use super::{Peer, Report, RequestLine};
 
 const BODY: u64 = 0b11;
 const BODY_ENDED: u64 = 0;
@@ -28,6 +31,13 @@ const BODY_OPEN: u64 = 1;
 /// Dropped before its end.
 const BODY_GONE: u64 = 2;
 const NUMBER: u64 = 4;
+
+const CLIENT_QUIET: u8 = 0;
+/// It has sent more: its end cannot be seen behind that.
+const CLIENT_SPOKE: u8 = 1;
+/// It has closed its side.
+const CLIENT_ENDED: u8 = 2;
+const CLIENT_RESET: u8 = 3;
 
 /// State of one connection, shared by its task, its io and its bodies.
 pub(super) struct Track {
@@ -49,8 +59,8 @@ pub(super) struct Track {
     write_blocked: AtomicBool,
     /// Bytes of a request's head have come, the head is not complete.
     head_open: AtomicBool,
-    /// The client's end of stream was read and withheld from hyper: a response is still due.
-    end_withheld: AtomicBool,
+    /// What is known of the client's side while a response is due.
+    client: AtomicU8,
     /// hyper knows that the client's stream has ended.
     ended: AtomicBool,
     /// The plugin's response failed after its head.
@@ -61,6 +71,8 @@ pub(super) struct Track {
     draining: AtomicBool,
     /// Changes with every transfer of bytes in either direction.
     progress: AtomicU32,
+    /// First line of the request that was begun last, for the log.
+    line: Mutex<RequestLine>,
     /// Of the connection's task, which is one task for the connection's life.
     waker: OnceLock<Waker>,
 }
@@ -77,12 +89,13 @@ impl Track {
             starved: AtomicBool::new(false),
             write_blocked: AtomicBool::new(false),
             head_open: AtomicBool::new(false),
-            end_withheld: AtomicBool::new(false),
+            client: AtomicU8::new(CLIENT_QUIET),
             ended: AtomicBool::new(false),
             cut: AtomicBool::new(false),
             old_client: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             progress: AtomicU32::new(0),
+            line: Mutex::default(),
             waker: OnceLock::new(),
         }
     }
@@ -122,8 +135,13 @@ impl Track {
     }
 
     /// The client has closed its side while a response is due.
-    pub(super) fn end_withheld(&self) -> bool {
-        self.end_withheld.load(Relaxed)
+    pub(super) fn half_closed(&self) -> bool {
+        self.client.load(Relaxed) == CLIENT_ENDED
+    }
+
+    /// The client has reset the connection while a response is due.
+    pub(super) fn was_reset(&self) -> bool {
+        self.client.load(Relaxed) == CLIENT_RESET
     }
 
     /// The client has closed its side and hyper knows.
@@ -172,13 +190,29 @@ impl Track {
         }
     }
 
-    /// The client closed its side. Returns whether hyper may know: while a whole request waits for its response,
-    /// the client may have closed its sending half only.
-    pub(super) fn end_read(&self) -> bool {
-        let withhold = self.response_open() && !self.request_open();
-        self.end_withheld.store(withhold, Relaxed);
-        self.ended.store(!withhold, Relaxed);
-        !withhold
+    /// hyper reads the client's end.
+    pub(super) fn end_read(&self) {
+        self.ended.store(true, Relaxed);
+    }
+
+    /// Whether to look for the client's end: hyper does not read while it waits for the plugin.
+    pub(super) fn end_is_of_interest(&self) -> bool {
+        self.response_open() && self.client.load(Relaxed) == CLIENT_QUIET
+    }
+
+    /// The client has closed its side. It may wait for its response all the same.
+    pub(super) fn end_seen(&self) {
+        self.client.store(CLIENT_ENDED, Relaxed);
+    }
+
+    /// Bytes wait behind the request.
+    pub(super) fn input_waits(&self) {
+        self.client.store(CLIENT_SPOKE, Relaxed);
+    }
+
+    /// The client has reset the connection.
+    pub(super) fn reset(&self) {
+        self.client.store(CLIENT_RESET, Relaxed);
     }
 
     pub(super) fn writing(&self) {
@@ -211,12 +245,28 @@ impl Track {
         self.calling.store(true, Relaxed);
         self.starved.store(false, Relaxed);
         self.head_open.store(false, Relaxed);
+        self.client.store(CLIENT_QUIET, Relaxed);
         self.old_client.store(old_client, Relaxed);
         self.request.store(
             number | if has_body { BODY_OPEN } else { BODY_ENDED },
             Release,
         );
         number
+    }
+
+    pub(super) fn remember_line<B>(&self, request: &Request<B>) {
+        self.line
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .copy_from(request);
+    }
+
+    /// The line of the request that was begun last.
+    pub(super) fn line(&self) -> RequestLine {
+        self.line
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// The response's head is there.
@@ -374,16 +424,20 @@ mod tests {
     }
 
     #[test]
-    fn the_clients_end_is_withheld_only_while_a_whole_request_waits() {
+    fn the_clients_end_is_looked_for_while_a_response_is_due() {
         let track = track();
-        assert!(track.end_read());
-        let number = track.begin(true, false);
-        assert!(track.end_read(), "the upload is cut: hyper must know");
-        track.body_ended(number);
-        assert!(!track.end_read());
-        assert!(track.end_withheld());
+        assert!(!track.end_is_of_interest());
+        track.begin(false, false);
+        assert!(track.end_is_of_interest());
+        track.input_waits();
+        assert!(!track.end_is_of_interest() && !track.half_closed());
+        track.begin(false, false);
+        track.end_seen();
+        assert!(!track.end_is_of_interest() && track.half_closed());
+        track.begin(false, false);
+        assert!(track.end_is_of_interest() && !track.half_closed());
         track.response_ended();
-        assert!(track.end_read());
+        assert!(!track.end_is_of_interest());
     }
 
     #[test]

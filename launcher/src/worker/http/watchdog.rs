@@ -39,6 +39,8 @@ pub(super) struct Watchdog {
     idle: Duration,
     head: Duration,
     timer: Option<Pin<Box<Sleep>>>,
+    /// The timer knows the task, which is the same for the connection's life: no need to poll it until it is over.
+    watched: bool,
     next_look: Option<Instant>,
     head_deadline: Option<Instant>,
     /// Of the last look.
@@ -61,6 +63,7 @@ impl Watchdog {
                 HEAD_TIMEOUT.min(idle)
             },
             timer: None,
+            watched: false,
             next_look: None,
             head_deadline: None,
             progress: 0,
@@ -75,7 +78,7 @@ impl Watchdog {
         if track.draining() && self.poll_linger(cx, track).is_ready() {
             return Poll::Ready(Expired::Linger);
         }
-        if track.end_withheld() && self.poll_half_closed(cx, track).is_ready() {
+        if track.was_reset() || track.half_closed() && self.poll_half_closed(cx, track).is_ready() {
             return Poll::Ready(Expired::Gone);
         }
         self.poll_timer(cx, track)
@@ -124,6 +127,10 @@ impl Watchdog {
             self.arm();
         }
         while let Some(timer) = &mut self.timer {
+            if self.watched && !timer.is_elapsed() {
+                return Poll::Pending;
+            }
+            self.watched = true;
             if timer.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
             }
@@ -151,6 +158,7 @@ impl Watchdog {
 
     /// Sets the timer to the earlier of its two purposes.
     fn arm(&mut self) {
+        self.watched = false;
         let next = match (self.next_look, self.head_deadline) {
             (Some(look), Some(head)) => Some(look.min(head)),
             (look, head) => look.or(head),

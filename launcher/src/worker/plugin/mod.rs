@@ -25,10 +25,12 @@ pub trait HttpPlugin: Send + Sync + 'static {
 
     /// Answers one request. The future is dropped, which must cancel the work, when the client is gone or
     /// `limits.request_timeout` has passed. The peer is in the body: [`RequestBody::peer`].
+    ///
+    /// The future does not borrow from the plugin, so that it is stored once, where it is polled.
     fn handle(
         &self,
         request: Request<RequestBody>,
-    ) -> impl Future<Output = Result<Response<Self::Body>, Failure>> + Send;
+    ) -> impl Future<Output = Result<Response<Self::Body>, Failure>> + Send + use<Self>;
 }
 
 /// A request that the plugin did not answer.

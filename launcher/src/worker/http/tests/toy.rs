@@ -1,6 +1,7 @@
 //! A plugin whose behaviour is in the path of the request.
 
 use std::collections::VecDeque;
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -20,7 +21,18 @@ use crate::worker::plugin::{Failure, HttpPlugin};
 type Problem = Box<dyn std::error::Error + Send + Sync>;
 
 #[derive(Default)]
-pub(super) struct Toy {
+pub(super) struct Toy(pub(super) Arc<State>);
+
+impl std::ops::Deref for Toy {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        &self.0
+    }
+}
+
+#[derive(Default)]
+pub(super) struct State {
     /// Paths that were asked for, in order.
     pub(super) seen: Mutex<Vec<String>>,
     /// A handler has begun to wait.
@@ -123,7 +135,20 @@ fn data(text: &'static str) -> Result<Frame<Bytes>, Problem> {
 impl HttpPlugin for Toy {
     type Body = BoxBody<Bytes, Problem>;
 
-    async fn handle(&self, request: Request<RequestBody>) -> Result<Response<Self::Body>, Failure> {
+    fn handle(
+        &self,
+        request: Request<RequestBody>,
+    ) -> impl Future<Output = Result<Response<Self::Body>, Failure>> + Send + use<> {
+        let state = self.0.clone();
+        async move { state.answer(request).await }
+    }
+}
+
+impl State {
+    async fn answer(
+        &self,
+        request: Request<RequestBody>,
+    ) -> Result<Response<BoxBody<Bytes, Problem>>, Failure> {
         let path = request.uri().path().to_owned();
         self.seen.lock().expect("no panic").push(path.clone());
         let (what, number) = path[1..].split_once('/').unwrap_or((&path[1..], ""));
