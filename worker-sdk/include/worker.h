@@ -1,0 +1,182 @@
+/* The C contract between a launcher worker (the host) and a native plugin, kind http.
+ *
+ * A plugin is a shared library that exports ONE data symbol:
+ *
+ *     const launcher_plugin_t launcher_plugin = {
+ *         .magic = LAUNCHER_MAGIC, .abi = LAUNCHER_ABI, .size = sizeof(launcher_plugin_t),
+ *         .kind = LAUNCHER_KIND_HTTP, .name = "mine", .version = "1.0",
+ *         .init = init, .handle = handle, .drop = drop };
+ *
+ * Flow: the host reads the descriptor from the file without executing anything, loads the library (and never
+ * unloads it), calls init once, handle for each request (which polls the plugin's work for the first time), and
+ * drop at the end, when no call and no body is left. Rules:
+ *
+ *  - Nothing may unwind or longjmp across the border.
+ *  - Each side frees its own memory. Whatever is in an out-parameter when a function returns belongs to the
+ *    receiver, whatever the code that was returned; the receiver releases it exactly once, from any thread.
+ *  - An argument of type launcher_waker is borrowed for the call; vtable->clone makes an owned one that may be used
+ *    on any thread and may outlive the call, the request and the connection.
+ *  - poll functions are called by one thread at a time, and never after they returned something else than PENDING
+ *    (a body: until END). drop functions may come at any time: that is cancellation.
+ *  - Structs that one side allocates for the other begin with size; fields are only ever appended.
+ *  - Text is not terminated; a null pointer is allowed where the length is 0.
+ *
+ * A test compiles this file against the layouts of worker-sdk/src/abi.rs.
+ */
+#ifndef LAUNCHER_WORKER_H
+#define LAUNCHER_WORKER_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define LAUNCHER_MAGIC { 'L', 'A', 'U', 'N', 'C', 'H', 'E', 'R' }
+#define LAUNCHER_ABI 1u
+
+/* kind; SOCKET is reserved */
+#define LAUNCHER_KIND_HTTP 1u
+#define LAUNCHER_KIND_SOCKET 2u
+
+/* flags of the descriptor */
+#define LAUNCHER_PLUGIN_PANIC_ABORTS 1u
+/* flags of a chunk or a response: the bytes live as long as the process; no copy is needed */
+#define LAUNCHER_STATIC 1u
+
+#define LAUNCHER_READY 0     /* done: the out-parameter is filled; from a body: one chunk of bytes */
+#define LAUNCHER_PENDING 1   /* not yet: the waker, or a clone of it, will be woken */
+#define LAUNCHER_END 2       /* a body has ended */
+#define LAUNCHER_TRAILERS 3  /* a body's trailers are in the chunk; only END may follow */
+#define LAUNCHER_ERROR (-1)  /* it failed: the host answers 500, or cuts the body off */
+#define LAUNCHER_PANIC (-2)  /* it panicked: likewise */
+
+#define LAUNCHER_LOG_ERROR 1u
+#define LAUNCHER_LOG_WARN 2u
+#define LAUNCHER_LOG_INFO 3u
+#define LAUNCHER_LOG_DEBUG 4u
+
+#define LAUNCHER_PEER_UNKNOWN 0u
+#define LAUNCHER_PEER_UNIX 1u
+#define LAUNCHER_PEER_IPV4 4u
+#define LAUNCHER_PEER_IPV6 6u
+
+typedef struct launcher_str {
+    const uint8_t *ptr;
+    size_t len;
+} launcher_str;
+
+/* A launcher_str of a string literal. */
+#define LAUNCHER_STR(literal) { (const uint8_t *)(literal), sizeof(literal) - 1 }
+
+typedef struct launcher_header {
+    launcher_str name;
+    launcher_str value;
+} launcher_header;
+
+typedef struct launcher_waker launcher_waker;
+
+typedef struct launcher_waker_vtable {
+    launcher_waker (*clone)(const void *data); /* borrowed or owned -> a new owned one */
+    void (*wake)(const void *data);            /* wakes and consumes an owned one */
+    void (*wake_by_ref)(const void *data);     /* wakes, consuming nothing */
+    void (*drop)(const void *data);            /* consumes an owned one without waking */
+} launcher_waker_vtable;
+
+struct launcher_waker {
+    const void *data;
+    const launcher_waker_vtable *vtable;
+};
+
+typedef struct launcher_chunk {
+    uint32_t size;
+    uint32_t flags;                   /* LAUNCHER_STATIC or 0 */
+    launcher_str bytes;               /* READY; without release and STATIC valid until the next poll or drop */
+    const launcher_header *trailers;  /* TRAILERS */
+    size_t trailers_len;
+    void *owner;
+    void (*release)(void *owner);     /* once, any thread; NULL: nothing to free */
+} launcher_chunk;
+
+typedef struct launcher_body {
+    void *data;
+    int32_t (*poll)(void *data, launcher_waker waker, launcher_chunk *chunk); /* NULL: there is no body */
+    void (*drop)(void *data);         /* once, any thread, read to its end or not */
+    int64_t len;                      /* bytes that it will yield; -1: unknown */
+} launcher_body;
+
+typedef struct launcher_peer {
+    uint16_t family;                  /* LAUNCHER_PEER_… */
+    uint16_t port;                    /* in the byte order of the machine */
+    uint32_t scope;                   /* IPv6 scope id */
+    uint8_t address[16];              /* network order; IPv4: the first four */
+} launcher_peer;
+
+typedef struct launcher_request {     /* all but body is borrowed until handle returns */
+    uint32_t size;
+    uint32_t version;                 /* 10, 11, 20 */
+    launcher_str method;
+    launcher_str target;              /* as sent: path and query, or another form of RFC 9112 3.2 */
+    const launcher_header *headers;   /* validated, names in lower case */
+    size_t headers_len;
+    launcher_body body;               /* to take it: copy it and zero this; what is left the host drops */
+    launcher_peer peer;
+} launcher_request;
+
+typedef struct launcher_response {
+    uint32_t size;
+    uint32_t flags;                   /* LAUNCHER_STATIC (of bytes) or 0 */
+    uint32_t status;
+    uint32_t reserved;
+    const launcher_header *headers;
+    size_t headers_len;
+    launcher_str bytes;               /* the whole body, when body.poll is NULL */
+    launcher_body body;               /* or a streamed one */
+    void *owner;
+    void (*release)(void *owner);     /* frees what headers and bytes borrow; once, any thread */
+} launcher_response;
+
+typedef struct launcher_call {
+    void *data;
+    int32_t (*poll)(void *data, launcher_waker waker, launcher_response *response);
+    void (*drop)(void *data);         /* once, any thread, finished or not */
+} launcher_call;
+
+typedef struct launcher_host {        /* it and all that it points to live as long as the process */
+    uint32_t abi;
+    uint32_t size;
+    launcher_str config;              /* the service's config: as JSON */
+    launcher_str service;
+    uint64_t worker;
+    uint64_t generation;
+    uint32_t slot;
+    uint32_t reserved;
+    const launcher_waker_vtable *wakers; /* the table of every waker that the host passes */
+    void (*log)(uint32_t level, launcher_str message, const launcher_header *fields, size_t fields_len);
+} launcher_host;
+
+typedef struct launcher_plugin_t {
+    uint8_t magic[8];
+    uint32_t abi;
+    uint32_t size;
+    uint32_t kind;
+    uint32_t flags;
+    uint8_t name[64];                 /* UTF-8, padded with zeros */
+    uint8_t version[32];              /* UTF-8, padded with zeros */
+    int32_t (*init)(const launcher_host *host, void **state, launcher_chunk *error);
+    int32_t (*handle)(void *state, launcher_request *request, launcher_waker waker,
+                      launcher_response *response, launcher_call *call);
+    void (*drop)(void *state);
+} launcher_plugin_t;
+
+extern
+#ifdef __GNUC__
+__attribute__((visibility("default")))
+#endif
+const launcher_plugin_t launcher_plugin;
+
+#ifdef __cplusplus
+}
+#endif
+#endif

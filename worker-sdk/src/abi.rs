@@ -1,0 +1,398 @@
+//! The C contract between a launcher worker (the *host*) and a native plugin, kind `http`.
+//!
+//! **Flow.** The host reads the exported *data* symbol [`SYMBOL`], a static [`Plugin`], from the ELF file without
+//! executing anything; loads the library (never unloading it); calls `init` once; then `handle` for each request,
+//! which polls the plugin's work for the first time; and at the end `drop`, when no call and no body is left.
+//!
+//! **Rules that hold for every type below.**
+//! - No unwinding across the border: a function that would unwind returns [`PANIC`].
+//! - Each side frees its own memory. Whatever is in an out-parameter when a function returns belongs to the
+//!   receiver, whatever the code that was returned; the receiver releases it exactly once, from any thread.
+//! - An argument of type [`Waker`] is borrowed for the call. A clone is owned, may be used on any thread and may
+//!   outlive the call, the request and the connection.
+//! - `poll` functions are called by one thread at a time and never after they returned something else than
+//!   [`PENDING`] ([`READY`] and [`TRAILERS`] of a body: until [`END`]). `drop` functions may come at any time: that is cancellation.
+//! - Structs that one side allocates for the other begin with `size`; fields are only ever appended, so check
+//!   `size` before a field that is younger than [`ABI`] 1.
+//! - Text is not terminated. Pointer and length come in pairs; a null pointer is allowed where the length is 0.
+//!
+//! `include/worker.h` says the same in C; a test compiles it against these layouts.
+
+#![expect(unsafe_code, reason = "reading through a foreign pointer is this contract's subject")]
+
+use core::ffi::c_void;
+
+/// Name of the exported data symbol, a [`Plugin`].
+pub const SYMBOL: &str = "launcher_plugin";
+/// First eight bytes of a [`Plugin`].
+pub const MAGIC: [u8; 8] = *b"LAUNCHER";
+/// Version of this contract. It changes only when an old plugin could not work with a new host.
+pub const ABI: u32 = 1;
+
+/// Kind: the host speaks HTTP and calls [`Plugin::handle`].
+pub const KIND_HTTP: u32 = 1;
+/// Kind: the plugin owns the listening sockets. Reserved; its functions will be appended to [`Plugin`].
+pub const KIND_SOCKET: u32 = 2;
+
+/// Flag of a [`Plugin`]: built with `panic = "abort"`, so that a panic ends the worker instead of one request.
+pub const PLUGIN_PANIC_ABORTS: u32 = 1;
+/// Flag of a [`Chunk`] or [`Response`]: the bytes live as long as the process; the receiver need not copy them.
+pub const STATIC: u32 = 1;
+
+/// Done: the out-parameter is filled. From a body: one chunk of bytes.
+pub const READY: i32 = 0;
+/// Not yet: the waker (or a clone of it) will be woken.
+pub const PENDING: i32 = 1;
+/// A body has ended.
+pub const END: i32 = 2;
+/// A body's trailers are in the chunk; only [`END`] may follow.
+pub const TRAILERS: i32 = 3;
+/// It failed. The host answers 500, or cuts the body off.
+pub const ERROR: i32 = -1;
+/// It panicked. The host answers 500, or cuts the body off.
+pub const PANIC: i32 = -2;
+
+/// Levels of [`Host::log`].
+pub const LOG_ERROR: u32 = 1;
+/// See [`LOG_ERROR`].
+pub const LOG_WARN: u32 = 2;
+/// See [`LOG_ERROR`].
+pub const LOG_INFO: u32 = 3;
+/// See [`LOG_ERROR`].
+pub const LOG_DEBUG: u32 = 4;
+
+/// Bytes that someone else owns.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Str {
+    /// First byte; may be null when `len` is 0.
+    pub ptr: *const u8,
+    /// Bytes.
+    pub len: usize,
+}
+
+impl Str {
+    /// No bytes.
+    pub const EMPTY: Str = Str { ptr: core::ptr::null(), len: 0 };
+
+    /// A view of `bytes`; the caller keeps them alive as the contract of the field demands.
+    pub const fn new(bytes: &[u8]) -> Self {
+        Str { ptr: bytes.as_ptr(), len: bytes.len() }
+    }
+
+    /// The bytes, or `None` for a null pointer with a length or a length that no allocation can have.
+    ///
+    /// # Safety
+    /// `ptr` is null or points to `len` readable bytes that do not change during `'a`.
+    pub unsafe fn get<'a>(self) -> Option<&'a [u8]> {
+        if self.len == 0 {
+            return Some(&[]);
+        }
+        if self.ptr.is_null() || self.len > isize::MAX as usize {
+            return None;
+        }
+        // SAFETY: not null and not longer than isize::MAX by the checks above; the rest is this function's requirement.
+        Some(unsafe { core::slice::from_raw_parts(self.ptr, self.len) })
+    }
+}
+
+/// One header or trailer field, or one field of a log line.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Header {
+    /// Lower case is customary; the receiver accepts any case.
+    pub name: Str,
+    /// Without line breaks.
+    pub value: Str,
+}
+
+impl Header {
+    /// No name, no value.
+    pub const EMPTY: Header = Header { name: Str::EMPTY, value: Str::EMPTY };
+}
+
+/// How a waker is used. Any function may be called on any thread.
+#[repr(C)]
+#[derive(Debug)]
+pub struct WakerVtable {
+    /// Makes an owned waker from a borrowed or an owned one.
+    pub clone: unsafe extern "C" fn(data: *const c_void) -> Waker,
+    /// Wakes and consumes an owned waker.
+    pub wake: unsafe extern "C" fn(data: *const c_void),
+    /// Wakes, consuming nothing.
+    pub wake_by_ref: unsafe extern "C" fn(data: *const c_void),
+    /// Consumes an owned waker without waking.
+    pub drop: unsafe extern "C" fn(data: *const c_void),
+}
+
+/// Whom to tell that polling again is worth it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Waker {
+    /// First argument of every function of the table.
+    pub data: *const c_void,
+    /// Never null; alive as long as the process.
+    pub vtable: *const WakerVtable,
+}
+
+/// What [`Body::poll`] fills.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Chunk {
+    /// `size_of::<Chunk>()` as its allocator knows it.
+    pub size: u32,
+    /// [`STATIC`] or 0.
+    pub flags: u32,
+    /// With [`READY`]: the bytes. Empty chunks are allowed and mean nothing.
+    /// Without `release` and [`STATIC`] they are valid until the body is polled or dropped next.
+    pub bytes: Str,
+    /// With [`TRAILERS`]: the fields.
+    pub trailers: *const Header,
+    /// Number of `trailers`.
+    pub trailers_len: usize,
+    /// Argument of `release`.
+    pub owner: *mut c_void,
+    /// Frees what the chunk borrows; once, any thread.
+    pub release: Option<unsafe extern "C" fn(owner: *mut c_void)>,
+}
+
+impl Chunk {
+    /// What a caller of [`Body::poll`] passes.
+    pub const EMPTY: Chunk = Chunk {
+        size: size_of::<Chunk>() as u32,
+        flags: 0,
+        bytes: Str::EMPTY,
+        trailers: core::ptr::null(),
+        trailers_len: 0,
+        owner: core::ptr::null_mut(),
+        release: None,
+    };
+}
+
+/// A body that its reader pulls: what is not polled is not produced, so back-pressure needs nothing else.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Body {
+    /// First argument of both functions.
+    pub data: *mut c_void,
+    /// [`READY`], [`TRAILERS`], [`PENDING`], [`END`], [`ERROR`] or [`PANIC`]. `None`: there is no body.
+    pub poll: Option<unsafe extern "C" fn(data: *mut c_void, waker: Waker, chunk: *mut Chunk) -> i32>,
+    /// Frees the body, read to its end or not; once, any thread.
+    pub drop: Option<unsafe extern "C" fn(data: *mut c_void)>,
+    /// Bytes that it will yield; -1: unknown.
+    pub len: i64,
+}
+
+impl Body {
+    /// No body.
+    pub const NONE: Body = Body { data: core::ptr::null_mut(), poll: None, drop: None, len: 0 };
+}
+
+/// [`Peer::family`]: not known.
+pub const PEER_UNKNOWN: u16 = 0;
+/// [`Peer::family`]: a client of a Unix socket; it has no address.
+pub const PEER_UNIX: u16 = 1;
+/// [`Peer::family`]: IPv4; the first four bytes of `address`.
+pub const PEER_IPV4: u16 = 4;
+/// [`Peer::family`]: IPv6.
+pub const PEER_IPV6: u16 = 6;
+
+/// Address of the client.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// [`PEER_UNKNOWN`], [`PEER_UNIX`], [`PEER_IPV4`] or [`PEER_IPV6`].
+    pub family: u16,
+    /// In the byte order of the machine.
+    pub port: u16,
+    /// IPv6 scope id.
+    pub scope: u32,
+    /// Network order.
+    pub address: [u8; 16],
+}
+
+impl Peer {
+    /// Not known.
+    pub const UNKNOWN: Peer = Peer { family: PEER_UNKNOWN, port: 0, scope: 0, address: [0; 16] };
+}
+
+/// One request. Everything but `body` is borrowed from the host until `handle` returns.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Request {
+    /// `size_of::<Request>()` as the host knows it.
+    pub size: u32,
+    /// HTTP version: 10, 11, 20.
+    pub version: u32,
+    /// `GET`, …
+    pub method: Str,
+    /// The request target as sent: path and query, or the other forms of RFC 9112 section 3.2.
+    pub target: Str,
+    /// Validated by the host, names in lower case.
+    pub headers: *const Header,
+    /// Number of `headers`.
+    pub headers_len: usize,
+    /// To take it, copy it and put [`Body::NONE`] in its place; what is left here the host drops.
+    pub body: Body,
+    /// The client's address.
+    pub peer: Peer,
+}
+
+/// One response. The host releases it once it has copied or sent what it borrows.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Response {
+    /// `size_of::<Response>()` as the host knows it.
+    pub size: u32,
+    /// [`STATIC`] (of `bytes`) or 0.
+    pub flags: u32,
+    /// 100 … 999; the host refuses what HTTP does not allow a server to send here.
+    pub status: u32,
+    /// 0.
+    pub reserved: u32,
+    /// Header fields.
+    pub headers: *const Header,
+    /// Number of `headers`.
+    pub headers_len: usize,
+    /// The whole body, when `body` is [`Body::NONE`].
+    /// Without `release` and [`STATIC`] it is valid until the host next calls the plugin.
+    pub bytes: Str,
+    /// A streamed body.
+    pub body: Body,
+    /// Argument of `release`.
+    pub owner: *mut c_void,
+    /// Frees what `headers` and `bytes` borrow (not `body`); once, any thread.
+    pub release: Option<unsafe extern "C" fn(owner: *mut c_void)>,
+}
+
+impl Response {
+    /// What the host passes.
+    pub const EMPTY: Response = Response {
+        size: size_of::<Response>() as u32,
+        flags: 0,
+        status: 0,
+        reserved: 0,
+        headers: core::ptr::null(),
+        headers_len: 0,
+        bytes: Str::EMPTY,
+        body: Body::NONE,
+        owner: core::ptr::null_mut(),
+        release: None,
+    };
+}
+
+/// A request that waits for something.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Call {
+    /// First argument of both functions.
+    pub data: *mut c_void,
+    /// [`READY`] with a filled response, [`PENDING`], [`ERROR`] or [`PANIC`].
+    pub poll: Option<unsafe extern "C" fn(data: *mut c_void, waker: Waker, response: *mut Response) -> i32>,
+    /// Frees the call, finished or not; once, any thread.
+    pub drop: Option<unsafe extern "C" fn(data: *mut c_void)>,
+}
+
+impl Call {
+    /// Nothing waits.
+    pub const NONE: Call = Call { data: core::ptr::null_mut(), poll: None, drop: None };
+}
+
+/// What the host offers. Given to `init`; it and all that it points to live as long as the process.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Host {
+    /// The host's [`ABI`].
+    pub abi: u32,
+    /// `size_of::<Host>()` as the host knows it.
+    pub size: u32,
+    /// The service's `config:` as JSON text (UTF-8).
+    pub config: Str,
+    /// Name of the service.
+    pub service: Str,
+    /// Id of the worker, never reused by its master.
+    pub worker: u64,
+    /// Generation of the service.
+    pub generation: u64,
+    /// Place among the service's workers, from 0; a replacement inherits it.
+    pub slot: u32,
+    /// 0.
+    pub reserved: u32,
+    /// The table of every waker that the host passes.
+    pub wakers: *const WakerVtable,
+    /// Writes one line to the log; any thread. `level` is [`LOG_ERROR`] … [`LOG_DEBUG`].
+    pub log: unsafe extern "C" fn(level: u32, message: Str, fields: *const Header, fields_len: usize),
+}
+
+/// Type of [`Plugin::init`].
+pub type Init = unsafe extern "C" fn(host: *const Host, state: *mut *mut c_void, error: *mut Chunk) -> i32;
+/// Type of [`Plugin::handle`].
+pub type Handle = unsafe extern "C" fn(
+    state: *mut c_void,
+    request: *mut Request,
+    waker: Waker,
+    response: *mut Response,
+    call: *mut Call,
+) -> i32;
+/// Type of [`Plugin::drop`].
+pub type DropState = unsafe extern "C" fn(state: *mut c_void);
+
+/// The descriptor: a constant, exported under the name [`SYMBOL`].
+///
+/// Everything before `init` is plain data without pointers: readable from the file, before any relocation.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Plugin {
+    /// [`MAGIC`].
+    pub magic: [u8; 8],
+    /// [`ABI`] that the plugin was built for.
+    pub abi: u32,
+    /// `size_of::<Plugin>()` as the plugin knows it.
+    pub size: u32,
+    /// [`KIND_HTTP`] or [`KIND_SOCKET`].
+    pub kind: u32,
+    /// [`PLUGIN_PANIC_ABORTS`] or 0.
+    pub flags: u32,
+    /// UTF-8, padded with zeros.
+    pub name: [u8; 64],
+    /// UTF-8, padded with zeros.
+    pub version: [u8; 32],
+    /// Called once before everything else: [`READY`], or [`ERROR`] with the reason as the bytes of `error`.
+    pub init: Option<Init>,
+    /// Begins a request and polls it for the first time: [`READY`] with a filled response, [`PENDING`] with a
+    /// filled call, [`ERROR`] or [`PANIC`]. Called by one thread at a time.
+    pub handle: Option<Handle>,
+    /// Called once after everything else; the process exits after it.
+    pub drop: Option<DropState>,
+}
+
+/// `text` padded with zeros, cut off at a character's border when it is too long.
+pub const fn padded<const N: usize>(text: &str) -> [u8; N] {
+    let bytes = text.as_bytes();
+    let mut len = bytes.len();
+    if len > N {
+        len = N;
+        while bytes[len] & 0xC0 == 0x80 {
+            len -= 1;
+        }
+    }
+    let mut out = [0; N];
+    let mut at = 0;
+    while at < len {
+        out[at] = bytes[at];
+        at += 1;
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::padded;
+
+    #[test]
+    fn a_name_that_does_not_fit_is_cut_between_characters() {
+        assert_eq!(padded::<4>("ab"), *b"ab\0\0");
+        assert_eq!(padded::<4>("abcd"), *b"abcd");
+        assert_eq!(&padded::<4>("abcé"), b"abc\0");
+    }
+}

@@ -1,0 +1,111 @@
+//! What `#[worker_sdk::http]` expands to: a [`Http`] for the author's functions and, by target, its export.
+//!
+//! Not for authors; it may change with every version of the macro.
+
+use std::fmt::Display;
+use std::future::Future;
+
+use crate::{Request, Response};
+
+/// The author's functions under fixed names.
+pub trait Http: 'static {
+    /// The handler.
+    fn handle(request: Request) -> impl Future<Output = Response> + Send + 'static;
+    /// The start hook; the reason of a failure is for a person.
+    fn start() -> impl Future<Output = Result<(), String>>;
+    /// The stop hook.
+    fn stop() -> impl Future<Output = ()>;
+}
+
+/// What a start hook may return.
+pub trait StartOutcome {
+    /// As one type.
+    fn outcome(self) -> Result<(), String>;
+}
+
+impl StartOutcome for () {
+    fn outcome(self) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+impl<E: Display> StartOutcome for Result<(), E> {
+    fn outcome(self) -> Result<(), String> {
+        self.map_err(|error| error.to_string())
+    }
+}
+
+/// Called by the attribute macro.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __http {
+    (handle [$handle:path] start [$($start:path)?] stop [$($stop:path)?] reuse [$reuse:tt]) => {
+        const _: () = {
+            struct Export;
+            impl $crate::export::Http for Export {
+                fn handle(
+                    request: $crate::Request,
+                ) -> impl ::core::future::Future<Output = $crate::Response> + Send + 'static {
+                    async move { $crate::IntoResponse::into_response($handle(request).await) }
+                }
+                async fn start() -> ::core::result::Result<(), ::std::string::String> {
+                    $( $crate::export::StartOutcome::outcome($start().await)?; )?
+                    Ok(())
+                }
+                async fn stop() {
+                    $( $stop().await; )?
+                }
+            }
+            $crate::__export!(Export, $reuse);
+        };
+    };
+}
+
+/// The descriptor of a native plugin.
+#[cfg(not(target_family = "wasm"))]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __export {
+    ($export:ty, $reuse:tt) => {
+        #[unsafe(export_name = "launcher_plugin")]
+        #[used]
+        static DESCRIPTOR: $crate::abi::Plugin = $crate::native::descriptor::<$export>(
+            env!("CARGO_PKG_NAME"),
+            env!("CARGO_PKG_VERSION"),
+            cfg!(panic = "abort"),
+        );
+    };
+}
+
+/// The export of `wasi:http/incoming-handler`.
+#[cfg(target_family = "wasm")]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __export {
+    ($export:ty, $reuse:tt) => {
+        struct Component;
+        impl $crate::component::wasip2::exports::http::incoming_handler::Guest for Component {
+            fn handle(
+                request: $crate::component::wasip2::http::types::IncomingRequest,
+                out: $crate::component::wasip2::http::types::ResponseOutparam,
+            ) {
+                $crate::component::handle::<$export>(request, out)
+            }
+        }
+        $crate::component::wasip2::http::proxy::export!(Component with_types_in $crate::component::wasip2);
+        $crate::__reusable!($reuse);
+    };
+}
+
+/// The custom section by which a component says that its instances may serve many requests.
+#[cfg(target_family = "wasm")]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __reusable {
+    (true) => {
+        #[unsafe(link_section = "launcher:reusable")]
+        #[used]
+        static REUSABLE: [u8; 1] = *b"1";
+    };
+    (false) => {};
+}

@@ -1,0 +1,127 @@
+//! A request of the host's becomes one of `http`'s.
+
+use std::cell::RefCell;
+use std::task::{Context, Poll};
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
+use http_body::Frame;
+
+use super::buffer::Chunk;
+use super::waker;
+use crate::{Body, Error, Request, abi};
+
+/// A request's body, pulled from the host.
+pub(crate) struct Incoming {
+    /// `poll` is taken away at the end, so that nothing polls beyond it.
+    body: abi::Body,
+}
+
+// SAFETY: a body may be polled by one thread at a time and dropped on any, says the contract; `&Incoming` gives
+// nothing but its length.
+unsafe impl Send for Incoming {}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        if let Some(drop) = self.body.drop.take() {
+            // SAFETY: called once (taken), with its own argument.
+            unsafe { drop(self.body.data) }
+        }
+    }
+}
+
+impl Incoming {
+    /// Takes the body out of a request.
+    fn take(body: &mut abi::Body) -> Option<Incoming> {
+        let body = Incoming { body: std::mem::replace(body, abi::Body::NONE) };
+        body.body.poll.is_some().then_some(body)
+    }
+
+    /// Gives the body back to the host, as a response's.
+    pub(super) fn into_raw(mut self) -> abi::Body {
+        std::mem::replace(&mut self.body, abi::Body::NONE)
+    }
+
+    pub(crate) fn len(&self) -> Option<u64> {
+        u64::try_from(self.body.len).ok()
+    }
+
+    pub(crate) fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let Some(poll) = self.body.poll else {
+            return Poll::Ready(None);
+        };
+        let mut chunk = Chunk(abi::Chunk::EMPTY);
+        // SAFETY: the body is not yet dropped and has not ended; the waker is lent for the call, the chunk ours to lend.
+        let code = unsafe { poll(self.body.data, waker::lend(context.waker()), &mut chunk.0) };
+        match code {
+            abi::PENDING => Poll::Pending,
+            abi::READY => {
+                // What came is no longer to come.
+                self.body.len = self.body.len.saturating_sub(chunk.0.bytes.len as i64).max(-1);
+                Poll::Ready(Some(Ok(Frame::data(chunk.into_bytes()))))
+            }
+            abi::TRAILERS => Poll::Ready(Some(Ok(Frame::trailers(chunk.trailers())))),
+            abi::END => {
+                self.body.poll = None;
+                Poll::Ready(None)
+            }
+            _ => {
+                self.body.poll = None;
+                Poll::Ready(Some(Err(Error::Broken)))
+            }
+        }
+    }
+}
+
+/// Copies a request. `None`: the host sent what `http` does not accept.
+pub(super) fn import(request: &mut abi::Request) -> Option<Request> {
+    let body = Body::incoming(Incoming::take(&mut request.body), request.peer);
+    let fields: &[abi::Header] = if request.headers_len == 0 {
+        &[]
+    } else {
+        // SAFETY: the host's array of that many headers, constant until `handle` returns.
+        unsafe { std::slice::from_raw_parts(request.headers, request.headers_len) }
+    };
+    // SAFETY: every text of the request is constant until `handle` returns; nothing here is kept beyond it.
+    let text = |text: abi::Str| unsafe { text.get() }.unwrap_or_default();
+
+    // The target and all values share one allocation, of which the map's values are slices.
+    let target = text(request.target);
+    let total = fields.iter().map(|field| field.value.len).sum::<usize>().checked_add(target.len())?;
+    let mut all = BLOCK.with_borrow_mut(|block| {
+        if block.capacity() < total {
+            block.reserve(total.max(16 * 1024));
+        }
+        block.extend_from_slice(target);
+        for field in fields {
+            block.extend_from_slice(text(field.value));
+        }
+        block.split().freeze()
+    });
+    let target = all.split_to(target.len());
+    let mut headers = HeaderMap::with_capacity(fields.len());
+    for field in fields {
+        let value = all.split_to(field.value.len);
+        let name = HeaderName::from_bytes(text(field.name)).ok()?;
+        headers.append(name, HeaderValue::from_maybe_shared(value).ok()?);
+    }
+
+    let mut imported = Request::new(body);
+    match text(request.method) {
+        b"GET" => {}
+        method => *imported.method_mut() = Method::from_bytes(method).ok()?,
+    }
+    *imported.uri_mut() = Uri::from_maybe_shared(target).ok()?;
+    *imported.version_mut() = match request.version {
+        10 => Version::HTTP_10,
+        20 => Version::HTTP_2,
+        _ => Version::HTTP_11,
+    };
+    *imported.headers_mut() = headers;
+    Some(imported)
+}
+
+thread_local! {
+    /// Where requests' texts are copied to; a block serves many small requests.
+    static BLOCK: RefCell<BytesMut> = RefCell::new(BytesMut::new());
+}

@@ -1,0 +1,289 @@
+//! The plugin's side of the C ABI: what the exported functions do.
+//!
+//! Flow: [`descriptor`] is the exported constant; the worker calls [`init`] (remember the host, run the start hook),
+//! [`handle`] for each request (import it, poll the author's future once; what is not ready becomes a call) and
+//! [`drop_state`] (stop hook, reactor).
+//!
+//! Every `extern "C"` function of this module and its children runs inside [`guard`]: unwinding out of one would
+//! abort the worker, and with it every other request.
+
+#![expect(unsafe_code, reason = "this is the border of the C ABI")]
+
+mod buffer;
+mod incoming;
+mod outgoing;
+#[cfg(feature = "tokio")]
+pub(crate) mod runtime;
+mod waker;
+
+use std::any::Any;
+use std::ffi::c_void;
+use std::fmt::Display;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::Thread;
+
+use crate::abi;
+use crate::export::Http;
+use crate::log::Level;
+
+pub(crate) use incoming::Incoming;
+
+/// The exported constant of a plugin.
+pub const fn descriptor<P: Http>(name: &str, version: &str, panic_aborts: bool) -> abi::Plugin {
+    abi::Plugin {
+        magic: abi::MAGIC,
+        abi: abi::ABI,
+        size: size_of::<abi::Plugin>() as u32,
+        kind: abi::KIND_HTTP,
+        flags: if panic_aborts { abi::PLUGIN_PANIC_ABORTS } else { 0 },
+        name: abi::padded(name),
+        version: abi::padded(version),
+        init: Some(init::<P>),
+        handle: Some(handle::<P>),
+        drop: Some(drop_state::<P>),
+    }
+}
+
+/// The host's table, once `init` was called.
+#[derive(Clone, Copy)]
+pub(crate) struct Host(&'static abi::Host);
+
+// SAFETY: the contract says of `Host` that it and all it points to are constant and live as long as the process, and
+// of `log` that any thread may call it.
+unsafe impl Send for Host {}
+// SAFETY: as above.
+unsafe impl Sync for Host {}
+
+static HOST: OnceLock<Host> = OnceLock::new();
+
+/// The host; `None` outside of a worker (the author's unit tests).
+pub(crate) fn host() -> Option<Host> {
+    HOST.get().copied()
+}
+
+impl Host {
+    fn text(text: abi::Str) -> &'static str {
+        // SAFETY: texts of the host table live as long as the process, by its contract.
+        let bytes = unsafe { text.get() }.unwrap_or_default();
+        std::str::from_utf8(bytes).unwrap_or_default()
+    }
+
+    #[cfg(feature = "json")]
+    pub(crate) fn config(self) -> &'static str {
+        match Host::text(self.0.config) {
+            "" => "{}",
+            text => text,
+        }
+    }
+
+    pub(crate) fn service(self) -> &'static str {
+        Host::text(self.0.service)
+    }
+
+    pub(crate) fn worker(self) -> u64 {
+        self.0.worker
+    }
+
+    pub(crate) fn slot(self) -> u32 {
+        self.0.slot
+    }
+
+    pub(crate) fn generation(self) -> u64 {
+        self.0.generation
+    }
+
+    pub(crate) fn log(self, level: Level, fields: &[(&str, &dyn Display)], message: &str) {
+        let values: Vec<String> = fields.iter().map(|(_, value)| value.to_string()).collect();
+        let fields: Vec<abi::Header> = fields
+            .iter()
+            .zip(&values)
+            .map(|((name, _), value)| abi::Header {
+                name: abi::Str::new(name.as_bytes()),
+                value: abi::Str::new(value.as_bytes()),
+            })
+            .collect();
+        let message = abi::Str::new(message.as_bytes());
+        // SAFETY: `log` may be called on any thread and borrows its arguments for the call; `message`, `fields` and
+        // the `values` that they point to live until the end of this function.
+        unsafe { (self.0.log)(level as u32, message, fields.as_ptr(), fields.len()) }
+    }
+}
+
+/// Runs `work`; a panic becomes [`abi::PANIC`]. The panic hook has written its message by then.
+fn guard(work: impl FnOnce() -> i32) -> i32 {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|payload| {
+        discard(payload);
+        abi::PANIC
+    })
+}
+
+/// Drops a panic's payload, whose own drop is the author's code and may panic again; then it is leaked.
+fn discard(payload: Box<dyn Any + Send>) {
+    if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+        std::mem::forget(second);
+    }
+}
+
+/// Drops something of the author's: in the reactor, because dropping a timer or a socket outside of it panics.
+fn release(owned: impl Sized) {
+    guard(|| {
+        let _entered = entered();
+        drop(owned);
+        abi::READY
+    });
+}
+
+#[cfg(feature = "tokio")]
+fn entered() -> impl Drop {
+    runtime::enter()
+}
+
+#[cfg(not(feature = "tokio"))]
+fn entered() -> impl Sized {}
+
+unsafe extern "C" fn init<P: Http>(host: *const abi::Host, _state: *mut *mut c_void, error: *mut abi::Chunk) -> i32 {
+    let failed = |message: String| {
+        // SAFETY: the host passes a chunk of its own that is ours to fill until we return.
+        unsafe { error.write(buffer::export_chunk(message.into())) };
+        abi::ERROR
+    };
+    guard(|| {
+        // SAFETY: the host passes its table, which is constant and lives as long as the process; abi and size are
+        // the first fields of every version.
+        let host: &'static abi::Host = unsafe { &*host };
+        if host.abi != abi::ABI || (host.size as usize) < size_of::<abi::Host>() {
+            return failed(format!(
+                "the launcher speaks version {} of the plugin interface, this plugin was built for version {}: rebuild it with the worker-sdk of this launcher",
+                host.abi,
+                abi::ABI
+            ));
+        }
+        if HOST.set(Host(host)).is_err() {
+            return failed("init was called twice".to_owned());
+        }
+        let outcome = {
+            let _entered = entered();
+            block_on(P::start())
+        };
+        match outcome {
+            Ok(()) => abi::READY,
+            Err(reason) => failed(reason),
+        }
+    })
+}
+
+unsafe extern "C" fn drop_state<P: Http>(_state: *mut c_void) {
+    guard(|| {
+        let _entered = entered();
+        block_on(P::stop());
+        abi::READY
+    });
+    #[cfg(feature = "tokio")]
+    guard(|| {
+        runtime::stop();
+        abi::READY
+    });
+}
+
+unsafe extern "C" fn handle<P: Http>(
+    _state: *mut c_void,
+    request: *mut abi::Request,
+    waker: abi::Waker,
+    response: *mut abi::Response,
+    call: *mut abi::Call,
+) -> i32 {
+    guard(|| {
+        // SAFETY: the host's request is ours to read, and its body ours to take, until this function returns.
+        let Some(request) = incoming::import(unsafe { &mut *request }) else {
+            return abi::ERROR;
+        };
+        let _entered = entered();
+        let future = P::handle(request);
+        // SAFETY: `response` and `call` are the host's, and ours to fill until this function returns.
+        unsafe { begin(future, waker, response, call) }
+    })
+}
+
+/// A future of the author's, until it is done. On the heap from the start: it must not move once it was polled.
+type Slot<F> = Option<F>;
+
+/// # Safety
+/// `response` and `call` can be written.
+unsafe fn begin<F>(future: F, waker: abi::Waker, response: *mut abi::Response, call: *mut abi::Call) -> i32
+where
+    F: Future<Output = crate::Response> + Send + 'static,
+{
+    let mut slot: Pin<Box<Slot<F>>> = Box::pin(Some(future));
+    let Some(future) = slot.as_mut().as_pin_mut() else {
+        return abi::ERROR;
+    };
+    match waker::with_context(waker, |context| future.poll(context)) {
+        Poll::Ready(done) => {
+            // SAFETY: this function's requirement.
+            unsafe { response.write(outgoing::export(done)) };
+            abi::READY
+        }
+        Poll::Pending => {
+            // SAFETY: the box is only taken out of its pin to travel as a pointer; it stays where it is, and
+            // `poll_call` and `drop_call` treat it as pinned.
+            let slot = unsafe { Pin::into_inner_unchecked(slot) };
+            let pending =
+                abi::Call { data: Box::into_raw(slot).cast(), poll: Some(poll_call::<F>), drop: Some(drop_call::<F>) };
+            // SAFETY: this function's requirement.
+            unsafe { call.write(pending) };
+            abi::PENDING
+        }
+    }
+}
+
+unsafe extern "C" fn poll_call<F>(data: *mut c_void, waker: abi::Waker, response: *mut abi::Response) -> i32
+where
+    F: Future<Output = crate::Response> + Send + 'static,
+{
+    guard(|| {
+        // SAFETY: `data` is the slot that `begin` leaked, alive until `drop_call`, polled by one thread at a time,
+        // and never moved.
+        let mut slot = unsafe { Pin::new_unchecked(&mut *data.cast::<Slot<F>>()) };
+        let _entered = entered();
+        let Some(future) = slot.as_mut().as_pin_mut() else {
+            return abi::ERROR; // polled after it was done
+        };
+        match waker::with_context(waker, |context| future.poll(context)) {
+            Poll::Pending => abi::PENDING,
+            Poll::Ready(done) => {
+                slot.set(None);
+                // SAFETY: the host's response is ours to fill until this function returns.
+                unsafe { response.write(outgoing::export(done)) };
+                abi::READY
+            }
+        }
+    })
+}
+
+unsafe extern "C" fn drop_call<F>(data: *mut c_void) {
+    // SAFETY: `data` is the box that `begin` leaked; the host drops a call once.
+    release(unsafe { Box::from_raw(data.cast::<Slot<F>>()) });
+}
+
+/// Runs a future on this thread.
+pub fn block_on<F: Future>(future: F) -> F::Output {
+    struct Unpark(Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut context = Context::from_waker(&waker);
+    let mut future = pin!(future);
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
+            return output;
+        }
+        std::thread::park();
+    }
+}

@@ -1,0 +1,103 @@
+//! `include/worker.h` and `abi.rs` say the same: a C compiler checks every size, offset and constant.
+
+use std::fmt::Write as _;
+use std::mem::offset_of;
+use std::path::Path;
+use std::process::Command;
+
+use worker_sdk::abi;
+
+macro_rules! layout {
+    ($out:ident, $rust:ident as $c:ident { $($field:ident),* }) => {
+        writeln!($out, "_Static_assert(sizeof({0}) == {1}, \"size of {0}\");", stringify!($c), size_of::<abi::$rust>()).unwrap();
+        $(writeln!(
+            $out,
+            "_Static_assert(offsetof({0}, {1}) == {2}, \"{0}.{1}\");",
+            stringify!($c), stringify!($field), offset_of!(abi::$rust, $field)
+        ).unwrap();)*
+        // Every field is named: the last one's end is the struct's.
+        let _ = |value: abi::$rust| { let abi::$rust { $($field: _),* } = value; };
+    };
+}
+
+macro_rules! constants {
+    ($out:ident, $($name:ident),*) => {
+        $(writeln!($out, "_Static_assert(LAUNCHER_{0} == {1}, \"{0}\");", stringify!($name), abi::$name).unwrap();)*
+    };
+}
+
+fn assertions() -> String {
+    let mut out = String::from("#include \"worker.h\"\n");
+    layout!(out, Str as launcher_str { ptr, len });
+    layout!(out, Header as launcher_header { name, value });
+    layout!(out, WakerVtable as launcher_waker_vtable { clone, wake, wake_by_ref, drop });
+    layout!(out, Waker as launcher_waker { data, vtable });
+    layout!(out, Chunk as launcher_chunk { size, flags, bytes, trailers, trailers_len, owner, release });
+    layout!(out, Body as launcher_body { data, poll, drop, len });
+    layout!(out, Peer as launcher_peer { family, port, scope, address });
+    layout!(out, Request as launcher_request { size, version, method, target, headers, headers_len, body, peer });
+    layout!(out, Response as launcher_response { size, flags, status, reserved, headers, headers_len, bytes, body, owner, release });
+    layout!(out, Call as launcher_call { data, poll, drop });
+    layout!(out, Host as launcher_host { abi, size, config, service, worker, generation, slot, reserved, wakers, log });
+    layout!(out, Plugin as launcher_plugin_t { magic, abi, size, kind, flags, name, version, init, handle, drop });
+    constants!(
+        out,
+        ABI,
+        KIND_HTTP,
+        KIND_SOCKET,
+        PLUGIN_PANIC_ABORTS,
+        STATIC,
+        READY,
+        PENDING,
+        END,
+        TRAILERS,
+        ERROR,
+        PANIC,
+        LOG_ERROR,
+        LOG_WARN,
+        LOG_INFO,
+        LOG_DEBUG,
+        PEER_UNKNOWN,
+        PEER_UNIX,
+        PEER_IPV4,
+        PEER_IPV6
+    );
+    // The functions' types: an assignment of the wrong one is an error.
+    out.push_str(
+        "static int32_t init(const launcher_host *h, void **s, launcher_chunk *e) { (void)h; (void)s; (void)e; return 0; }\n\
+         static int32_t handle(void *s, launcher_request *q, launcher_waker w, launcher_response *r, launcher_call *c)\n\
+         { (void)s; (void)q; (void)w; (void)r; (void)c; return LAUNCHER_ERROR; }\n\
+         static void drop(void *s) { (void)s; }\n\
+         const launcher_plugin_t launcher_plugin = { .magic = LAUNCHER_MAGIC, .abi = LAUNCHER_ABI,\n\
+           .size = sizeof(launcher_plugin_t), .kind = LAUNCHER_KIND_HTTP, .name = \"c\", .init = init, .handle = handle, .drop = drop };\n",
+    );
+    out
+}
+
+fn compile(source: &str) -> (bool, String) {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("layout.c");
+    std::fs::write(&file, source).unwrap();
+    let output = Command::new("cc")
+        .args(["-std=c11", "-Wall", "-Wextra", "-Werror", "-Wno-unused-const-variable", "-c", "-o"])
+        .arg(dir.path().join("layout.o"))
+        .arg("-I")
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("include"))
+        .arg(&file)
+        .output()
+        .unwrap();
+    (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[test]
+fn the_c_header_matches_the_rust_contract() {
+    let (ok, errors) = compile(&assertions());
+    assert!(ok, "{errors}");
+}
+
+#[test]
+fn a_difference_is_found() {
+    let wrong = assertions().replace("offsetof(launcher_request, body) ==", "offsetof(launcher_request, body) == 1 +");
+    let (ok, errors) = compile(&wrong);
+    assert!(!ok && errors.contains("launcher_request.body"), "{errors}");
+}
