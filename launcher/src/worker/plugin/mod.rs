@@ -3,6 +3,8 @@
 //! Dispatch is static: the server is compiled once for each kind of plugin, and a handler that does not wait
 //! costs no task, no channel and no allocation on this border.
 
+pub mod native;
+
 use std::error::Error;
 use std::future::Future;
 

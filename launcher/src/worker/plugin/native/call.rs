@@ -1,0 +1,124 @@
+//! One request inside a plugin: the future that the connection's task polls.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{Method, Request, Response};
+use http_body::Body;
+use worker_sdk::abi;
+
+use super::owned::{OwnedCall, OwnedResponse};
+use super::response::{self, NativeBody};
+use super::{Instance, Live, lend, waker};
+
+/// Why a plugin's answer is a 500. For the log; the client is not told.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum CallError {
+    /// It panicked.
+    #[error("the plugin panicked; its message is above")]
+    Panicked,
+    /// It returned an error.
+    #[error("the plugin failed (it returned ERROR)")]
+    Failed,
+    /// It returned something that the contract does not know.
+    #[error("the plugin returned {0}, which means nothing here")]
+    Code(i32),
+    /// It wants to be polled, but gave nothing to poll.
+    #[error("the plugin returned PENDING without a call to poll")]
+    NoCall,
+    /// A null pointer with a length, a misaligned one, or an impossible length.
+    #[error("the plugin's response has an invalid pointer or length in its {0}")]
+    Pointer(&'static str),
+    /// Not a status of a final response.
+    #[error("the plugin's response has the status {0}; it must be within 200 and 999")]
+    Status(u32),
+    /// Not a header.
+    #[error("the plugin's response has the invalid header `{0}`")]
+    Header(String),
+    /// More header fields than sense.
+    #[error("the plugin's response has {0} header fields; at most {max} are accepted", max = response::MAX_HEADERS)]
+    Headers(usize),
+    /// `Content-Length` and the body differ.
+    #[error("the plugin's response says Content-Length {declared}, its body has {actual} bytes")]
+    Length {
+        /// In the header.
+        declared: String,
+        /// In the body.
+        actual: u64,
+    },
+}
+
+/// A request that the plugin answers. Dropping it cancels.
+#[derive(Debug)]
+pub struct Call<B> {
+    instance: &'static Instance,
+    step: Step<B>,
+    /// The response has no body, whatever it says (RFC 9110 section 9.3.2).
+    head: bool,
+}
+
+#[derive(Debug)]
+enum Step<B> {
+    Begin(Request<B>, abi::Peer),
+    Running(OwnedCall, Live),
+    Over,
+}
+
+// Nothing is pinned: a request body moves into a box when it is lent.
+impl<B> Unpin for Call<B> {}
+
+impl<B> Call<B> {
+    pub(super) fn new(instance: &'static Instance, request: Request<B>, peer: abi::Peer) -> Self {
+        Call { instance, head: request.method() == Method::HEAD, step: Step::Begin(request, peer) }
+    }
+}
+
+impl<B> Future for Call<B>
+where
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+{
+    type Output = Result<Response<NativeBody>, CallError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let lent = waker::lend(context.waker());
+        let mut answer = OwnedResponse::empty();
+        let instance = self.instance;
+        let code = match std::mem::replace(&mut self.step, Step::Over) {
+            Step::Begin(request, peer) => {
+                let (parts, body) = request.into_parts();
+                let mut call = OwnedCall::none();
+                let code = lend::with_request(&parts, body, peer, |request| {
+                    // SAFETY: the request's views live until this returns, the out-parameters are ours, and the
+                    // state is the one that `init` made; `drop` was not called, because shutdown comes last.
+                    unsafe { (instance.handle)(instance.state, request, lent, answer.out(), call.out()) }
+                });
+                if code == abi::PENDING {
+                    if !call.is_some() {
+                        return Poll::Ready(Err(CallError::NoCall));
+                    }
+                    self.step = Step::Running(call, Live::new(instance));
+                    return Poll::Pending;
+                }
+                // A call that came with another code is dropped here.
+                code
+            }
+            Step::Running(mut call, live) => {
+                let code = call.poll(lent, &mut answer);
+                if code == abi::PENDING {
+                    self.step = Step::Running(call, live);
+                    return Poll::Pending;
+                }
+                code
+            }
+            Step::Over => return Poll::Ready(Err(CallError::Code(abi::END))),
+        };
+        Poll::Ready(match code {
+            abi::READY => response::accept(answer, instance, self.head),
+            abi::PANIC => Err(CallError::Panicked),
+            abi::ERROR => Err(CallError::Failed),
+            code => Err(CallError::Code(code)),
+        })
+    }
+}

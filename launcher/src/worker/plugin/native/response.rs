@@ -1,0 +1,230 @@
+//! A plugin's response: checked, copied where it must be, and its body.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use http_body::{Body, Frame, SizeHint};
+use worker_sdk::abi;
+
+use super::call::CallError;
+use super::owned::{BadPointer, OwnedBody, OwnedChunk, OwnedResponse, text};
+use super::{Instance, Live, waker};
+
+/// More header fields than this are a broken plugin's (http's own map ends at 32,768).
+pub(super) const MAX_HEADERS: usize = 1024;
+
+/// Why a response was cut off after its head.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum BodyError {
+    /// Its producer panicked.
+    #[error("the plugin panicked in a response's body; its message is above")]
+    Panicked,
+    /// Its producer returned an error.
+    #[error("the plugin's response body failed")]
+    Failed,
+    /// Its producer returned something that the contract does not know.
+    #[error("the plugin's response body returned {0}, which means nothing here")]
+    Code(i32),
+    /// A null pointer with a length, a misaligned one, or an impossible length.
+    #[error("the plugin's response body has an invalid pointer or length")]
+    Pointer,
+    /// Not a trailer.
+    #[error("the plugin's response body has the invalid trailer `{0}`")]
+    Trailer(String),
+    /// Longer than announced.
+    #[error("the plugin's response body is longer than the announced {0} bytes")]
+    TooLong(u64),
+    /// Shorter than announced.
+    #[error("the plugin's response body ended {0} bytes before its announced length")]
+    TooShort(u64),
+}
+
+/// Headers that belong to the connection, which is the worker's (RFC 9110 section 7.6.1). A handler that passes on
+/// another server's answer brings them along without meaning to.
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    *name == header::CONNECTION
+        || *name == header::TRANSFER_ENCODING
+        || *name == header::UPGRADE
+        || name.as_str() == "keep-alive"
+        || name.as_str() == "proxy-connection"
+}
+
+/// Checks a response and takes it over.
+pub(super) fn accept(
+    mut answer: OwnedResponse,
+    instance: &'static Instance,
+    head: bool,
+) -> Result<Response<NativeBody>, CallError> {
+    let status = u16::try_from(answer.status())
+        .ok()
+        .filter(|status| *status >= 200)
+        .and_then(|status| StatusCode::from_u16(status).ok())
+        .ok_or(CallError::Status(answer.status()))?;
+    let headers = headers(answer.headers(), &answer)?;
+    let declared = match headers.get(header::CONTENT_LENGTH) {
+        None => None,
+        Some(value) => {
+            let length = value.to_str().ok().and_then(|value| value.parse::<u64>().ok());
+            Some(
+                length
+                    .ok_or_else(|| CallError::Header(format!("content-length: {}", value.as_bytes().escape_ascii())))?,
+            )
+        }
+    };
+    let bodiless = head || status == StatusCode::NOT_MODIFIED || status == StatusCode::NO_CONTENT;
+    let mismatch = |actual: u64| match declared {
+        Some(declared) if declared != actual && !bodiless => {
+            Err(CallError::Length { declared: declared.to_string(), actual })
+        }
+        _ => Ok(()),
+    };
+    let body = match answer.take_stream() {
+        Some(stream) => {
+            if let Some(len) = stream.len() {
+                mismatch(len)?;
+            }
+            let remaining = declared.or(stream.len());
+            NativeBody { inner: Inner::Stream(stream, Live::new(instance)), announced: remaining, remaining }
+        }
+        None => {
+            let bytes = answer.into_bytes().map_err(|BadPointer| CallError::Pointer("body"))?;
+            mismatch(bytes.len() as u64)?;
+            let inner = if bytes.is_empty() { Inner::Empty } else { Inner::Full(bytes) };
+            NativeBody { inner, announced: None, remaining: None }
+        }
+    };
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    Ok(response)
+}
+
+/// Copies header fields; all values share one allocation.
+fn headers(fields: Result<&[abi::Header], BadPointer>, owner: &OwnedResponse) -> Result<HeaderMap, CallError> {
+    let bad = |BadPointer| CallError::Pointer("headers");
+    let fields = fields.map_err(bad)?;
+    if fields.len() > MAX_HEADERS {
+        return Err(CallError::Headers(fields.len()));
+    }
+    let mut all = Vec::new();
+    for field in fields {
+        all.extend_from_slice(text(field.value, owner).map_err(bad)?);
+    }
+    let mut all = Bytes::from(all);
+    // Two more: Date and Content-Length are added later.
+    let mut map = HeaderMap::with_capacity(fields.len() + 2);
+    for field in fields {
+        let value = all.split_to(field.value.len);
+        let name = text(field.name, owner).map_err(bad)?;
+        let invalid = || CallError::Header(format!("{}", name.escape_ascii()));
+        let name = HeaderName::from_bytes(name).map_err(|_| invalid())?;
+        let value = HeaderValue::from_maybe_shared(value).map_err(|_| invalid())?;
+        if !is_hop_by_hop(&name) {
+            map.append(name, value);
+        }
+    }
+    Ok(map)
+}
+
+/// A body of a plugin's response.
+#[derive(Debug)]
+pub struct NativeBody {
+    inner: Inner,
+    /// Bytes that a stream announced; the receiver relies on it, so it is enforced.
+    announced: Option<u64>,
+    /// Bytes that are left of it.
+    remaining: Option<u64>,
+}
+
+#[derive(Debug)]
+enum Inner {
+    Empty,
+    Full(Bytes),
+    Stream(OwnedBody, Live),
+}
+
+impl Body for NativeBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let outcome = match std::mem::replace(&mut self.inner, Inner::Empty) {
+            Inner::Empty => return Poll::Ready(None),
+            Inner::Full(bytes) => return Poll::Ready(Some(Ok(Frame::data(bytes)))),
+            Inner::Stream(mut stream, live) => {
+                let mut chunk = OwnedChunk::empty();
+                let code = stream.poll(waker::lend(context.waker()), &mut chunk);
+                if code == abi::PENDING {
+                    self.inner = Inner::Stream(stream, live);
+                    return Poll::Pending;
+                }
+                let outcome = self.receive(code, chunk);
+                if let Ok(Some(_)) = &outcome {
+                    self.inner = Inner::Stream(stream, live);
+                }
+                // Otherwise the stream is over and is dropped here, at once: it may hold a lot.
+                outcome
+            }
+        };
+        Poll::Ready(outcome.transpose())
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self.inner, Inner::Empty)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.inner {
+            Inner::Empty => SizeHint::with_exact(0),
+            Inner::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Inner::Stream(..) => self.remaining.map_or_else(SizeHint::default, SizeHint::with_exact),
+        }
+    }
+}
+
+impl NativeBody {
+    fn receive(&mut self, code: i32, chunk: OwnedChunk) -> Result<Option<Frame<Bytes>>, BodyError> {
+        match code {
+            abi::READY => {
+                let bytes = chunk.into_bytes().map_err(|BadPointer| BodyError::Pointer)?;
+                if let Some(remaining) = &mut self.remaining {
+                    *remaining = remaining
+                        .checked_sub(bytes.len() as u64)
+                        .ok_or(BodyError::TooLong(self.announced.unwrap_or_default()))?;
+                }
+                Ok(Some(Frame::data(bytes)))
+            }
+            abi::TRAILERS => {
+                self.complete()?;
+                let mut map = HeaderMap::new();
+                for field in chunk.trailers().map_err(|BadPointer| BodyError::Pointer)? {
+                    let name = text(field.name, &chunk).map_err(|BadPointer| BodyError::Pointer)?;
+                    let value = text(field.value, &chunk).map_err(|BadPointer| BodyError::Pointer)?;
+                    let invalid = || BodyError::Trailer(name.escape_ascii().to_string());
+                    map.append(
+                        HeaderName::from_bytes(name).map_err(|_| invalid())?,
+                        HeaderValue::from_bytes(value).map_err(|_| invalid())?,
+                    );
+                }
+                Ok(Some(Frame::trailers(map)))
+            }
+            abi::END => self.complete().map(|()| None),
+            abi::PANIC => Err(BodyError::Panicked),
+            abi::ERROR => Err(BodyError::Failed),
+            code => Err(BodyError::Code(code)),
+        }
+    }
+
+    /// All that was announced has come.
+    fn complete(&self) -> Result<(), BodyError> {
+        match self.remaining {
+            Some(missing) if missing > 0 => Err(BodyError::TooShort(missing)),
+            _ => Ok(()),
+        }
+    }
+}
