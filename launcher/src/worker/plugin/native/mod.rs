@@ -113,7 +113,10 @@ impl NativeHttp {
         config: &serde_json::Value,
         identity: Identity<'_>,
     ) -> Result<NativeHttp, LoadError> {
-        let path = format!("/proc/self/fd/{}", library.as_raw_fd());
+        // A descriptor of our own that is never closed: the linker knows libraries by their path first, so that a later
+        // descriptor of the same number would be taken for this library; and backtraces read their symbols by it.
+        let pinned = library.try_clone_to_owned().map_err(|error| LoadError::Link(error.to_string()))?;
+        let path = format!("/proc/self/fd/{}", pinned.as_raw_fd());
         // SAFETY: running the library's constructors is what loading a trusted plugin means. RTLD_LOCAL keeps its
         // symbols from ours.
         let library = unsafe { Library::open(Some(&path), RTLD_NOW | RTLD_LOCAL) }
@@ -124,6 +127,7 @@ impl NativeHttp {
         let descriptor = symbol.as_raw_ptr().cast::<abi::Plugin>();
         // Never unloaded: wakers, threads and thread-locals of the plugin may outlive everything we know of.
         let _ = library.into_raw();
+        std::mem::forget(pinned);
 
         if descriptor.is_null() || !descriptor.is_aligned() {
             return Err(LoadError::Descriptor("null or misaligned"));
@@ -249,3 +253,6 @@ unsafe extern "C" fn log(level: u32, message: abi::Str, fields: *const abi::Head
         let _ = writeln!(std::io::stderr().lock(), "{line}");
     });
 }
+
+#[cfg(test)]
+mod tests;
