@@ -72,7 +72,8 @@ enum Inner {
     Boxed(Pin<Box<dyn HttpBody<Data = Bytes, Error = Error> + Send>>),
 }
 
-/// What a body is made of, for the border.
+/// What a body is made of, for the native border.
+#[cfg(not(target_family = "wasm"))]
 pub(crate) enum Parts {
     Empty,
     Full(Bytes),
@@ -218,6 +219,7 @@ impl Body {
         Body { inner: incoming.map_or(Inner::Empty, Inner::Incoming), peer }
     }
 
+    #[cfg(not(target_family = "wasm"))]
     pub(crate) fn into_parts(self) -> Parts {
         match self.inner {
             Inner::Empty => Parts::Empty,
