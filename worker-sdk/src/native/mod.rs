@@ -138,7 +138,7 @@ fn release(owned: impl Sized) {
 }
 
 #[cfg(feature = "tokio")]
-fn entered() -> impl Drop {
+fn entered() -> tokio::runtime::EnterGuard<'static> {
     runtime::enter()
 }
 
