@@ -117,7 +117,7 @@ typedef struct launcher_request {     /* all but body is borrowed until handle r
     uint32_t size;
     uint32_t version;                 /* 10, 11, 20 */
     launcher_str method;
-    launcher_str target;              /* as sent: path and query, or another form of RFC 9112 3.2 */
+    launcher_str target;              /* path and query, *, or the authority of CONNECT */
     const launcher_header *headers;   /* validated, names in lower case */
     size_t headers_len;
     launcher_body body;               /* to take it: copy it and zero this; what is left the host drops */

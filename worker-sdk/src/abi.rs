@@ -226,7 +226,7 @@ pub struct Request {
     pub version: u32,
     /// `GET`, …
     pub method: Str,
-    /// The request target as sent: path and query, or the other forms of RFC 9112 section 3.2.
+    /// Path and query, `*`, or the authority of CONNECT (RFC 9112 section 3.2; the absolute form is reduced to its path).
     pub target: Str,
     /// Validated by the host, names in lower case.
     pub headers: *const Header,

@@ -13,10 +13,7 @@
 //! A listener is never shut down: `shutdown(2)` would stop every process that holds it. `listen(2)` is never called:
 //! it would replace the backlog that all share.
 
-#![expect(
-    unsafe_code,
-    reason = "registers with the runtime's epoll in a way that tokio does not offer"
-)]
+#![expect(unsafe_code, reason = "registers with the runtime's epoll in a way that tokio does not offer")]
 
 use std::fs;
 use std::future::poll_fn;
@@ -85,27 +82,15 @@ impl Acceptor {
             // Accepted sockets inherit it: one call a listener instead of one a connection.
             sockopt::set_tcp_nodelay(&listener, true)?;
         }
-        let mut acceptor = Self {
-            io: register(listener)?,
-            family,
-            entry: None,
-        };
+        let mut acceptor = Self { io: register(listener)?, family, entry: None };
         if let Some((epoll, data)) = runtime_entry(acceptor.io.get_ref())
             && let Ok(true) = exclusive_works(&epoll, acceptor.io.get_ref(), data)
         {
-            acceptor.entry = Some(Entry {
-                epoll,
-                data,
-                armed: false,
-            });
+            acceptor.entry = Some(Entry { epoll, data, armed: false });
         } else {
             // The attempt may have removed tokio's own entry.
             let Self { io, .. } = acceptor;
-            acceptor = Self {
-                io: register(io.into_inner())?,
-                family,
-                entry: None,
-            };
+            acceptor = Self { io: register(io.into_inner())?, family, entry: None };
         }
         Ok(acceptor)
     }
@@ -194,20 +179,13 @@ impl Acceptor {
         Ok(())
     }
 
-    fn adopt(
-        &self,
-        socket: OwnedFd,
-        address: Option<SocketAddr>,
-    ) -> io::Result<(Stream, PeerAddress)> {
+    fn adopt(&self, socket: OwnedFd, address: Option<SocketAddr>) -> io::Result<(Stream, PeerAddress)> {
         match address {
             Some(address) if self.family != AddressFamily::UNIX => {
                 let stream = TcpStream::from_std(socket.into())?;
                 Ok((Stream::Tcp(stream), PeerAddress::Inet(address)))
             }
-            _ => Ok((
-                Stream::Unix(UnixStream::from_std(socket.into())?),
-                PeerAddress::Unix,
-            )),
+            _ => Ok((Stream::Unix(UnixStream::from_std(socket.into())?), PeerAddress::Unix)),
         }
     }
 }
@@ -244,9 +222,8 @@ fn exclusive_works(epoll: &OwnedFd, listener: &OwnedFd, data: u64) -> io::Result
     epoll::delete(epoll, listener)?;
     add_exclusive(epoll, listener, data)?;
     let inode = rustix::fs::fstat(listener)?.st_ino;
-    let taken = entries(epoll.as_raw_fd())?.any(|entry| {
-        entry.is_for(listener.as_raw_fd(), inode) && entry.events & EXCLUSIVE_BIT != 0
-    });
+    let taken = entries(epoll.as_raw_fd())?
+        .any(|entry| entry.is_for(listener.as_raw_fd(), inode) && entry.events & EXCLUSIVE_BIT != 0);
     epoll::delete(epoll, listener)?;
     Ok(taken)
 }
@@ -255,21 +232,15 @@ fn exclusive_works(epoll: &OwnedFd, listener: &OwnedFd, data: u64) -> io::Result
 fn runtime_entry(listener: &OwnedFd) -> Option<(OwnedFd, u64)> {
     let inode = rustix::fs::fstat(listener).ok()?.st_ino;
     for descriptor in fs::read_dir("/proc/self/fd").ok()?.flatten() {
-        let is_epoll = fs::read_link(descriptor.path())
-            .is_ok_and(|to| to.as_os_str() == "anon_inode:[eventpoll]");
-        let Some(number) = descriptor
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse::<RawFd>().ok())
-        else {
+        let is_epoll = fs::read_link(descriptor.path()).is_ok_and(|to| to.as_os_str() == "anon_inode:[eventpoll]");
+        let Some(number) = descriptor.file_name().to_str().and_then(|name| name.parse::<RawFd>().ok()) else {
             continue;
         };
         if !is_epoll {
             continue;
         }
-        let found = entries(number)
-            .ok()
-            .and_then(|mut all| all.find(|entry| entry.is_for(listener.as_raw_fd(), inode)));
+        let found =
+            entries(number).ok().and_then(|mut all| all.find(|entry| entry.is_for(listener.as_raw_fd(), inode)));
         if let Some(entry) = found {
             // SAFETY: `borrow_raw` requires that the descriptor stays open while it is borrowed, here for one
             // fcntl(2). It is the epoll in which this thread's runtime has just registered `listener`, and the
@@ -310,12 +281,7 @@ impl FdinfoEntry {
                 _ => {}
             }
         }
-        Some(Self {
-            target: target?,
-            events: events?,
-            data: data?,
-            inode: inode?,
-        })
+        Some(Self { target: target?, events: events?, data: data?, inode: inode? })
     }
 }
 
@@ -338,10 +304,7 @@ impl Stream {
     /// Whether bytes wait in the kernel at this moment, whatever the runtime has noticed so far.
     pub fn has_input(&self) -> bool {
         let mut byte = [0_u8; 1];
-        matches!(
-            net::recv(self, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT),
-            Ok((_, 1..))
-        )
+        matches!(net::recv(self, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT), Ok((_, 1..)))
     }
 
     /// Ready when there is something to read, the end included.
@@ -358,8 +321,7 @@ impl Stream {
     /// As recv(2), `WouldBlock` included.
     pub fn try_peek(&self) -> io::Result<usize> {
         let peek = || {
-            let (_, length) =
-                net::recv(self, &mut [0_u8; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT)?;
+            let (_, length) = net::recv(self, &mut [0_u8; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT)?;
             Ok(length)
         };
         match self {
@@ -399,11 +361,7 @@ impl AsFd for Stream {
 
 impl AsyncRead for Stream {
     #[inline]
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
@@ -413,11 +371,7 @@ impl AsyncRead for Stream {
 
 impl AsyncWrite for Stream {
     #[inline]
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
@@ -491,9 +445,7 @@ mod tests {
         let (stream, address) = accepted.expect("a connection");
         let expected = client.local_addr().expect("connected");
         assert_eq!(address, PeerAddress::Inet(expected));
-        let Stream::Tcp(stream) = stream else {
-            panic!("not TCP")
-        };
+        let Stream::Tcp(stream) = stream else { panic!("not TCP") };
         assert!(stream.nodelay().expect("open"), "inherited");
         let flags = rustix::io::fcntl_getfd(&stream).expect("open");
         assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
@@ -556,30 +508,18 @@ mod tests {
         let (tell, told) = mpsc::channel();
         let thief = std::thread::spawn(move || {
             let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).expect("an epoll");
-            let flags =
-                epoll::EventFlags::IN | epoll::EventFlags::ET | epoll::EventFlags::EXCLUSIVE;
+            let flags = epoll::EventFlags::IN | epoll::EventFlags::ET | epoll::EventFlags::EXCLUSIVE;
             epoll::add(&epoll, &other, epoll::EventData::new_u64(0), flags).expect("added");
             tell.send(rustix::thread::gettid()).expect("the test waits");
             let mut events = Vec::with_capacity(1);
-            let patience = Timespec {
-                tv_sec: 20,
-                tv_nsec: 0,
-            };
-            epoll::wait(
-                &epoll,
-                rustix::buffer::spare_capacity(&mut events),
-                Some(&patience),
-            )
-            .expect("a wake-up");
+            let patience = Timespec { tv_sec: 20, tv_nsec: 0 };
+            epoll::wait(&epoll, rustix::buffer::spare_capacity(&mut events), Some(&patience)).expect("a wake-up");
             events.len()
         });
         let thread = told.recv().expect("the thread lives");
         // The kernel passes over an epoll on which nobody sleeps.
         let state = format!("/proc/self/task/{}/stat", thread.as_raw_nonzero());
-        while !fs::read_to_string(&state)
-            .expect("it lives")
-            .contains(") S ")
-        {
+        while !fs::read_to_string(&state).expect("it lives").contains(") S ") {
             std::thread::yield_now();
         }
         assert!(asked(&mut acceptor).await.is_pending());
@@ -595,12 +535,7 @@ mod tests {
     #[test]
     fn fdinfo_lines_are_read() {
         let line = "tfd:        9 events: 90000001 data:     55d0f00ba5  pos:0 ino:2f1 sdev:8";
-        let entry = FdinfoEntry {
-            target: 9,
-            events: 0x9000_0001,
-            data: 0x55_d0f0_0ba5,
-            inode: 0x2f1,
-        };
+        let entry = FdinfoEntry { target: 9, events: 0x9000_0001, data: 0x55_d0f0_0ba5, inode: 0x2f1 };
         assert_eq!(FdinfoEntry::parse(line), Some(entry));
         assert_eq!(FdinfoEntry::parse("flags:\t02"), None);
         assert_eq!(FdinfoEntry::parse("tfd: x events: 1 data: 1 ino:1"), None);

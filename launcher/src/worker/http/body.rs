@@ -25,12 +25,7 @@ pub struct RequestBody {
 
 impl RequestBody {
     pub(super) fn new(incoming: Incoming, track: Arc<Track>, number: u64) -> Self {
-        Self {
-            incoming,
-            track,
-            number,
-            ended: false,
-        }
+        Self { incoming, track, number, ended: false }
     }
 
     /// Who sent the request. It is here and not in the request's extensions because those cost three allocations
@@ -42,10 +37,7 @@ impl RequestBody {
 
 impl fmt::Debug for RequestBody {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("RequestBody")
-            .field("peer", self.peer())
-            .finish_non_exhaustive()
+        formatter.debug_struct("RequestBody").field("peer", self.peer()).finish_non_exhaustive()
     }
 }
 
@@ -53,10 +45,7 @@ impl Body for RequestBody {
     type Data = Bytes;
     type Error = hyper::Error;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         // hyper forgets to end a body whose response was complete before it, although it knows that nothing is left.
         if self.ended {
             return Poll::Ready(None);
@@ -107,12 +96,7 @@ pub(super) enum Content<B> {
 
 impl<B> ReplyBody<B> {
     pub(super) fn new(content: Content<B>, due: Option<u64>, track: Arc<Track>) -> Self {
-        Self {
-            content,
-            due,
-            failed: false,
-            track,
-        }
+        Self { content, due, failed: false, track }
     }
 
     /// The failure is told at the next poll: hyper throws away what it has not flushed at an error, and the client
@@ -121,11 +105,7 @@ impl<B> ReplyBody<B> {
         self.failed = true;
         cx.waker().wake_by_ref();
         self.track.response_cut();
-        (self.track.report)(Event::ResponseCut {
-            request: &self.track.line(),
-            peer: &self.track.peer,
-            reason,
-        });
+        (self.track.report)(Event::ResponseCut { request: &self.track.line(), peer: &self.track.peer, reason });
         Poll::Pending
     }
 }
@@ -149,10 +129,7 @@ where
     type Data = Bytes;
     type Error = Cut;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         if self.failed {
             return Poll::Ready(Some(Err(Cut)));
         }
@@ -172,9 +149,7 @@ where
             }
             Poll::Ready(None) => match self.due {
                 Some(due @ 1..) => {
-                    let reason = format!(
-                        "the plugin's response ended {due} bytes before its Content-Length"
-                    );
+                    let reason = format!("the plugin's response ended {due} bytes before its Content-Length");
                     self.cut(cx, &reason)
                 }
                 _ => Poll::Ready(None),
@@ -193,9 +168,7 @@ where
     fn size_hint(&self) -> SizeHint {
         match &self.content {
             Content::Plugin(body) => body.size_hint(),
-            Content::Text(text) => {
-                SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64))
-            }
+            Content::Text(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
         }
     }
 }

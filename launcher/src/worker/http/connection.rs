@@ -33,8 +33,7 @@ use crate::worker::plugin::HttpPlugin;
 /// How long a client may still send what nobody reads, after the last response.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-const HEAD_TOO_LATE: &[u8] =
-    b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+const HEAD_TOO_LATE: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
 enum End {
     /// hyper is done with it.
@@ -68,10 +67,7 @@ pub(super) async fn run<P: HttpPlugin>(shared: Arc<Shared<P>>, stream: Stream, t
                 track.settle(number);
             }
             // The response is out: hyper may look for the next request, and will find the end.
-            if track.half_closed()
-                && track.between_requests()
-                && Pin::new(&mut connection).poll(cx).is_ready()
-            {
+            if track.half_closed() && track.between_requests() && Pin::new(&mut connection).poll(cx).is_ready() {
                 return Poll::Ready(End::Closed);
             }
             watchdog.poll(cx, &track).map(End::Expired)
@@ -109,9 +105,7 @@ async fn speaks(stream: &Stream, track: &Track, watchdog: &mut Watchdog) -> bool
         if stream.poll_read_ready(cx).is_ready() {
             return Poll::Ready(true);
         }
-        watchdog
-            .poll(cx, track)
-            .map(|expired| expired == Expired::Linger && stream.has_input())
+        watchdog.poll(cx, track).map(|expired| expired == Expired::Linger && stream.has_input())
     })
     .await
 }

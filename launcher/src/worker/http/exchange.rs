@@ -10,9 +10,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{
-    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue,
-};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
 use http::header::{TRANSFER_ENCODING, UPGRADE};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, Request, Response, StatusCode, Uri, Version};
@@ -59,10 +57,7 @@ pub(super) fn begin<P: HttpPlugin>(
     track: &Arc<Track>,
     request: Request<Incoming>,
 ) -> impl Future<Output = Result<Response<ReplyBody<P::Body>>, Infallible>> + use<P> {
-    let number = track.begin(
-        !request.body().is_end_stream(),
-        request.version() < Version::HTTP_11,
-    );
+    let number = track.begin(!request.body().is_end_stream(), request.version() < Version::HTTP_11);
     let nth = shared.counters.requests.fetch_add(1, Relaxed) + 1;
     if nth == shared.limits.max_requests {
         (track.report)(Event::MaxRequests);
@@ -71,18 +66,10 @@ pub(super) fn begin<P: HttpPlugin>(
     track.remember_line(&request);
     let mut request = request.map(|incoming| RequestBody::new(incoming, track.clone(), number));
     let stage = match admit::<P>(&mut request) {
-        Ok(()) => Stage::Called {
-            work: shared.plugin.handle(request),
-        },
+        Ok(()) => Stage::Called { work: shared.plugin.handle(request) },
         Err((status, text)) => Stage::Refused { status, text },
     };
-    Exchange {
-        stage,
-        limit: shared.limits.request_timeout,
-        timer: None,
-        is_head,
-        track: track.clone(),
-    }
+    Exchange { stage, limit: shared.limits.request_timeout, timer: None, is_head, track: track.clone() }
 }
 
 impl<F, B> Future for Exchange<F>
@@ -106,9 +93,7 @@ where
                     let limit = this.limit;
                     Err(Failure {
                         status: 504,
-                        reason: format!(
-                            "no response head within limits.request_timeout ({limit:?})"
-                        ),
+                        reason: format!("no response head within limits.request_timeout ({limit:?})"),
                     })
                 }
                 Poll::Pending => return Poll::Pending,
@@ -117,10 +102,7 @@ where
         this.track.answered();
         let checked = answered.and_then(|mut response| match vet(&mut response, *this.is_head) {
             Ok(declared) => Ok((response, declared)),
-            Err(reason) => Err(Failure {
-                status: 500,
-                reason,
-            }),
+            Err(reason) => Err(Failure { status: 500, reason }),
         });
         Poll::Ready(Ok(match checked {
             Ok((response, declared)) => finish(response.map(Content::Plugin), declared, this.track),
@@ -155,9 +137,7 @@ fn fail<B>(failure: &Failure, track: &Arc<Track>) -> Response<ReplyBody<B>> {
 
 /// What RFC 9112, section 3.2 demands of a request and hyper does not check.
 #[inline]
-fn admit<P: HttpPlugin>(
-    request: &mut Request<RequestBody>,
-) -> Result<(), (StatusCode, &'static str)> {
+fn admit<P: HttpPlugin>(request: &mut Request<RequestBody>) -> Result<(), (StatusCode, &'static str)> {
     if request.method() == Method::CONNECT {
         return Err((StatusCode::NOT_IMPLEMENTED, "CONNECT is not supported"));
     }
@@ -167,10 +147,7 @@ fn admit<P: HttpPlugin>(
             return Err((StatusCode::BAD_REQUEST, "the request has no Host header"));
         }
         (Some(_), Some(_)) => {
-            return Err((
-                StatusCode::BAD_REQUEST,
-                "the request has more than one Host header",
-            ));
+            return Err((StatusCode::BAD_REQUEST, "the request has more than one Host header"));
         }
         (host, _) => host.map_or(&[][..], HeaderValue::as_bytes),
     };
@@ -178,20 +155,14 @@ fn admit<P: HttpPlugin>(
         return Err((StatusCode::BAD_REQUEST, "the Host header is not a host"));
     }
     if P::ABSOLUTE_URI && request.uri().authority().is_none() {
-        let authority = if host.is_empty() {
-            request.body().peer().authority.as_bytes()
-        } else {
-            host
-        };
+        let authority = if host.is_empty() { request.body().peer().authority.as_bytes() } else { host };
         let Ok(authority) = Authority::try_from(authority) else {
             return Err((StatusCode::BAD_REQUEST, "the Host header is not a host"));
         };
         let mut parts = request.uri().clone().into_parts();
         parts.scheme = Some(Scheme::HTTP);
         parts.authority = Some(authority);
-        parts
-            .path_and_query
-            .get_or_insert(PathAndQuery::from_static("/"));
+        parts.path_and_query.get_or_insert(PathAndQuery::from_static("/"));
         match Uri::from_parts(parts) {
             Ok(uri) => *request.uri_mut() = uri,
             Err(_) => return Err((StatusCode::BAD_REQUEST, "the request's target is not a URI")),
@@ -225,10 +196,7 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 fn vet<B: Body>(response: &mut Response<B>, is_head: bool) -> Result<Option<u64>, String> {
     let status = response.status();
     if status.is_informational() {
-        return Err(format!(
-            "the plugin answered with status {}, which is no final status",
-            status.as_u16()
-        ));
+        return Err(format!("the plugin answered with status {}, which is no final status", status.as_u16()));
     }
     // Whatever the plugin's side wrote there: hyper panics at anything but its own versions.
     *response.version_mut() = Version::HTTP_11;
@@ -238,22 +206,15 @@ fn vet<B: Body>(response: &mut Response<B>, is_head: bool) -> Result<Option<u64>
     let mut hop_by_hop = false;
     for (name, value) in response.headers() {
         if name == CONTENT_LENGTH {
-            let declared = parse_length(value)
-                .ok_or_else(|| format!("the plugin's Content-Length is not a number: {value:?}"))?;
+            let declared =
+                parse_length(value).ok_or_else(|| format!("the plugin's Content-Length is not a number: {value:?}"))?;
             if length.is_some_and(|other| other != declared) {
                 return Err("the plugin gave two different Content-Lengths".to_owned());
             }
             length = Some(declared);
             lengths += 1;
         } else {
-            hop_by_hop |= [
-                &CONNECTION,
-                &TRANSFER_ENCODING,
-                &UPGRADE,
-                &KEEP_ALIVE,
-                &PROXY_CONNECTION,
-            ]
-            .contains(&name);
+            hop_by_hop |= [&CONNECTION, &TRANSFER_ENCODING, &UPGRADE, &KEEP_ALIVE, &PROXY_CONNECTION].contains(&name);
         }
     }
     if let Some(declared) = length {
@@ -265,29 +226,15 @@ fn vet<B: Body>(response: &mut Response<B>, is_head: bool) -> Result<Option<u64>
             && !bodiless
         {
             // hyper would send the one and frame by the other: the client would take the rest for a response.
-            return Err(format!(
-                "the plugin declared Content-Length {declared} for a body of {actual} bytes"
-            ));
+            return Err(format!("the plugin declared Content-Length {declared} for a body of {actual} bytes"));
         } else if lengths > 1 {
-            response
-                .headers_mut()
-                .insert(CONTENT_LENGTH, HeaderValue::from(declared));
+            response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(declared));
         }
     }
     if hop_by_hop {
-        let close = response
-            .headers()
-            .get_all(CONNECTION)
-            .iter()
-            .any(says_close);
+        let close = response.headers().get_all(CONNECTION).iter().any(says_close);
         let headers: &mut HeaderMap = response.headers_mut();
-        for name in [
-            CONNECTION,
-            TRANSFER_ENCODING,
-            UPGRADE,
-            KEEP_ALIVE,
-            PROXY_CONNECTION,
-        ] {
+        for name in [CONNECTION, TRANSFER_ENCODING, UPGRADE, KEEP_ALIVE, PROXY_CONNECTION] {
             headers.remove(name);
         }
         if close {
@@ -307,41 +254,25 @@ fn parse_length(value: &HeaderValue) -> Option<u64> {
 }
 
 fn says_close(value: &HeaderValue) -> bool {
-    value
-        .as_bytes()
-        .split(|byte| *byte == b',')
-        .any(|token| token.trim_ascii().eq_ignore_ascii_case(b"close"))
+    value.as_bytes().split(|byte| *byte == b',').any(|token| token.trim_ascii().eq_ignore_ascii_case(b"close"))
 }
 
 /// The launcher's own answer: `500 Internal Server Error`, and more only if it is the client's business.
 fn text_reply<B>(status: StatusCode, text: &str) -> Response<Content<B>> {
-    let mut body = format!(
-        "{} {}\n",
-        status.as_u16(),
-        status.canonical_reason().unwrap_or("Error")
-    );
+    let mut body = format!("{} {}\n", status.as_u16(), status.canonical_reason().unwrap_or("Error"));
     if !text.is_empty() {
         body.push_str(text);
         body.push('\n');
     }
     let mut response = Response::new(Content::Text(Some(Bytes::from(body))));
     *response.status_mut() = status;
-    response.headers_mut().insert(
-        CONTENT_TYPE,
-        HeaderValue::from_static("text/plain; charset=utf-8"),
-    );
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     response
 }
 
-fn finish<B>(
-    mut response: Response<Content<B>>,
-    declared: Option<u64>,
-    track: &Arc<Track>,
-) -> Response<ReplyBody<B>> {
+fn finish<B>(mut response: Response<Content<B>>, declared: Option<u64>, track: &Arc<Track>) -> Response<ReplyBody<B>> {
     if track.draining() {
-        response
-            .headers_mut()
-            .insert(CONNECTION, HeaderValue::from_static("close"));
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response.map(|content| ReplyBody::new(content, declared, track.clone()))
 }
@@ -352,19 +283,12 @@ mod tests {
 
     use super::*;
 
-    fn vetted(
-        method: Method,
-        status: u16,
-        headers: &[(&str, &str)],
-        body: &'static str,
-    ) -> Result<HeaderMap, String> {
+    fn vetted(method: Method, status: u16, headers: &[(&str, &str)], body: &'static str) -> Result<HeaderMap, String> {
         let mut builder = Response::builder().status(status);
         for (name, value) in headers {
             builder = builder.header(*name, *value);
         }
-        let mut response = builder
-            .body(Full::new(Bytes::from_static(body.as_bytes())))
-            .map_err(|e| e.to_string())?;
+        let mut response = builder.body(Full::new(Bytes::from_static(body.as_bytes()))).map_err(|e| e.to_string())?;
         vet(&mut response, method == Method::HEAD).map(|_| response.into_parts().0.headers)
     }
 
@@ -380,20 +304,9 @@ mod tests {
     #[test]
     fn a_length_that_is_no_number_is_refused() {
         for value in ["", "+5", "-1", "5, 5", "0x5", "99999999999999999999"] {
-            assert!(
-                vetted(Method::HEAD, 200, &[("content-length", value)], "").is_err(),
-                "{value:?}"
-            );
+            assert!(vetted(Method::HEAD, 200, &[("content-length", value)], "").is_err(), "{value:?}");
         }
-        assert!(
-            vetted(
-                Method::HEAD,
-                200,
-                &[("content-length", "5"), ("content-length", "6")],
-                ""
-            )
-            .is_err()
-        );
+        assert!(vetted(Method::HEAD, 200, &[("content-length", "5"), ("content-length", "6")], "").is_err());
     }
 
     #[test]
@@ -406,19 +319,11 @@ mod tests {
             ("x-kept", "1"),
         ];
         let kept = vetted(Method::GET, 200, &headers, "hello").expect("a good head");
-        let names: Vec<_> = kept
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_bytes()))
-            .collect();
+        let names: Vec<_> = kept.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
         assert_eq!(names, [("x-kept", &b"1"[..]), ("connection", b"close")]);
         let kept = vetted(Method::GET, 204, &[("content-length", "0")], "").expect("a good head");
         assert!(kept.is_empty(), "RFC 9110, 8.6: no Content-Length in a 204");
-        let kept = vetted(
-            Method::GET,
-            200,
-            &[("content-length", "5"), ("content-length", "5")],
-            "hello",
-        );
+        let kept = vetted(Method::GET, 200, &[("content-length", "5"), ("content-length", "5")], "hello");
         assert_eq!(kept.expect("a good head").len(), 1);
     }
 

@@ -1,9 +1,6 @@
 //! A connection's bytes as hyper wants them, with bytes read earlier in front, and the books kept.
 
-#![expect(
-    unsafe_code,
-    reason = "hyper's read cursor hands out uninitialised memory"
-)]
+#![expect(unsafe_code, reason = "hyper's read cursor hands out uninitialised memory")]
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -27,11 +24,7 @@ pub(super) struct Io {
 
 impl Io {
     pub(super) fn new(stream: Stream, track: Arc<Track>) -> Self {
-        Self {
-            prefix: Bytes::new(),
-            stream,
-            track,
-        }
+        Self { prefix: Bytes::new(), stream, track }
     }
 }
 
@@ -97,11 +90,7 @@ impl Io {
 }
 
 impl Write for Io {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.track.writing();
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.note(written)

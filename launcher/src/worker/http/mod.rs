@@ -78,11 +78,7 @@ impl fmt::Display for Peer {
 #[cfg(test)]
 impl Peer {
     pub(crate) fn for_test() -> Self {
-        Self {
-            address: PeerAddress::Unix,
-            listener: "test".into(),
-            authority: "localhost".into(),
-        }
+        Self { address: PeerAddress::Unix, listener: "test".into(), authority: "localhost".into() }
     }
 }
 
@@ -110,27 +106,18 @@ impl RequestLine {
         let uri = request.uri();
         if let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) {
             let authority = authority.as_str();
-            for part in [
-                scheme,
-                "://",
-                &authority[..authority.floor_char_boundary(TARGET_KEPT)],
-            ] {
+            for part in [scheme, "://", &authority[..authority.floor_char_boundary(TARGET_KEPT)]] {
                 self.target.push_str(part);
             }
         }
         let path = uri.path_and_query().map_or("", |path| path.as_str());
-        self.target
-            .push_str(&path[..path.floor_char_boundary(TARGET_KEPT)]);
+        self.target.push_str(&path[..path.floor_char_boundary(TARGET_KEPT)]);
     }
 }
 
 impl fmt::Display for RequestLine {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            formatter,
-            "{} {} {:?}",
-            self.method, self.target, self.version
-        )
+        write!(formatter, "{} {} {:?}", self.method, self.target, self.version)
     }
 }
 
@@ -198,19 +185,10 @@ pub enum Event<'a> {
 impl fmt::Display for Event<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Listening {
-                listener,
-                registration: Registration::Exclusive,
-            } => {
-                write!(
-                    formatter,
-                    "accepting on {listener} in turn with the other workers"
-                )
+            Self::Listening { listener, registration: Registration::Exclusive } => {
+                write!(formatter, "accepting on {listener} in turn with the other workers")
             }
-            Self::Listening {
-                listener,
-                registration: Registration::Ordinary,
-            } => write!(
+            Self::Listening { listener, registration: Registration::Ordinary } => write!(
                 formatter,
                 "accepting on {listener} without taking turns: the kernel did not take an exclusive registration"
             ),
@@ -221,26 +199,11 @@ impl fmt::Display for Event<'_> {
             Self::AcceptRecovered { listener } => {
                 write!(formatter, "accepting on {listener} again")
             }
-            Self::RequestFailed {
-                request,
-                peer,
-                status,
-                reason,
-            } => {
-                write!(
-                    formatter,
-                    "{request} from {peer} answered with {status}: {reason}"
-                )
+            Self::RequestFailed { request, peer, status, reason } => {
+                write!(formatter, "{request} from {peer} answered with {status}: {reason}")
             }
-            Self::ResponseCut {
-                request,
-                peer,
-                reason,
-            } => {
-                write!(
-                    formatter,
-                    "response to {request} from {peer} was cut: {reason}"
-                )
+            Self::ResponseCut { request, peer, reason } => {
+                write!(formatter, "response to {request} from {peer} was cut: {reason}")
             }
             Self::MaxRequests => formatter.write_str("limits.max_requests is reached"),
         }

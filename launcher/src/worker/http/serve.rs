@@ -4,9 +4,7 @@ use std::collections::HashMap;
 use std::future::poll_fn;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{
-    AtomicBool, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
-};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -90,10 +88,7 @@ struct Seats {
 
 impl std::fmt::Debug for Seats {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter
-            .debug_struct("Seats")
-            .field("taken", &self.taken().len())
-            .finish_non_exhaustive()
+        formatter.debug_struct("Seats").field("taken", &self.taken().len()).finish_non_exhaustive()
     }
 }
 
@@ -143,45 +138,16 @@ impl<P: HttpPlugin> Server<P> {
         let mut doors = Vec::with_capacity(listeners.len());
         for (listener, descriptor) in listeners {
             let acceptor = Acceptor::new(descriptor)?;
-            report(Event::Listening {
-                listener: &listener.name,
-                registration: acceptor.registration(),
-            });
-            let authority = if listener.address.starts_with("unix:") {
-                "localhost"
-            } else {
-                &listener.address
-            };
-            doors.push(Door {
-                acceptor,
-                authority: authority.into(),
-                name: listener.name.into(),
-            });
+            report(Event::Listening { listener: &listener.name, registration: acceptor.registration() });
+            let authority = if listener.address.starts_with("unix:") { "localhost" } else { &listener.address };
+            doors.push(Door { acceptor, authority: authority.into(), name: listener.name.into() });
         }
         let mut http = http1::Builder::new();
-        http.header_read_timeout(None)
-            .half_close(true)
-            .max_header_size(HEAD_MAX);
+        http.header_read_timeout(None).half_close(true).max_header_size(HEAD_MAX);
         let seats = Arc::new(Seats::default());
-        let control = Control {
-            seats: seats.clone(),
-        };
-        let shared = Arc::new(Shared {
-            plugin,
-            limits,
-            counters,
-            http,
-            report,
-            seats,
-        });
-        Ok((
-            Self {
-                shared,
-                doors,
-                turn: 0,
-            },
-            control,
-        ))
+        let control = Control { seats: seats.clone() };
+        let shared = Arc::new(Shared { plugin, limits, counters, http, report, seats });
+        Ok((Self { shared, doors, turn: 0 }, control))
     }
 
     /// Accepts and serves until told to drain, then until the last connection is closed. Nothing that happens on a
@@ -220,19 +186,14 @@ impl<P: HttpPlugin> Server<P> {
                 Next::Accepted(door, Ok(accepted)) => {
                     pause = None;
                     if std::mem::take(&mut failing) {
-                        (self.shared.report)(Event::AcceptRecovered {
-                            listener: &self.doors[door].name,
-                        });
+                        (self.shared.report)(Event::AcceptRecovered { listener: &self.doors[door].name });
                     }
                     self.seat(door, accepted);
                 }
                 Next::Accepted(_, Err(error)) if concerns_one_connection(&error) => {}
                 Next::Accepted(door, Err(error)) => {
                     if !std::mem::replace(&mut failing, true) {
-                        (self.shared.report)(Event::AcceptFailing {
-                            listener: &self.doors[door].name,
-                            error: &error,
-                        });
+                        (self.shared.report)(Event::AcceptFailing { listener: &self.doors[door].name, error: &error });
                     }
                     self.leave_queues();
                     let length = pause.map_or(PAUSE_MIN, |(last, _)| PAUSE_MAX.min(last * 2));
@@ -253,10 +214,7 @@ impl<P: HttpPlugin> Server<P> {
         }
     }
 
-    fn poll_accept(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<(usize, io::Result<(Stream, PeerAddress)>)> {
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<(usize, io::Result<(Stream, PeerAddress)>)> {
         for offset in 0..self.doors.len() {
             let door = (self.turn + offset) % self.doors.len();
             if let Poll::Ready(accepted) = self.doors[door].acceptor.poll_accept(cx) {
@@ -278,30 +236,15 @@ impl<P: HttpPlugin> Server<P> {
     }
 
     fn seat(&self, door: usize, (stream, address): (Stream, PeerAddress)) {
-        let Door {
-            name, authority, ..
-        } = &self.doors[door];
-        let Shared {
-            counters,
-            report,
-            seats,
-            ..
-        } = &*self.shared;
-        let peer = Peer {
-            address,
-            listener: name.clone(),
-            authority: authority.clone(),
-        };
+        let Door { name, authority, .. } = &self.doors[door];
+        let Shared { counters, report, seats, .. } = &*self.shared;
+        let peer = Peer { address, listener: name.clone(), authority: authority.clone() };
         let track = Arc::new(Track::new(peer, report.clone()));
         let id = seats.last.fetch_add(1, Relaxed);
         seats.taken().insert(id, track.clone());
         counters.accepted.fetch_add(1, Relaxed);
         counters.open.fetch_add(1, Relaxed);
-        let seat = Seat {
-            id,
-            seats: seats.clone(),
-            counters,
-        };
+        let seat = Seat { id, seats: seats.clone(), counters };
         let shared = self.shared.clone();
         tokio::spawn(async move {
             let _seat = seat;
@@ -324,7 +267,5 @@ fn concerns_one_connection(error: &io::Error) -> bool {
         libc::ENETUNREACH,
         libc::ETIMEDOUT,
     ];
-    error
-        .raw_os_error()
-        .is_some_and(|code| gone.contains(&code))
+    error.raw_os_error().is_some_and(|code| gone.contains(&code))
 }

@@ -15,8 +15,7 @@
 //! and a stale body changes nothing. Flags with one writer are stored, not read-modify-written.
 
 use std::sync::atomic::{
-    AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed,
-    Ordering::Release,
+    AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
 };
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::task::{Context, Waker};
@@ -111,8 +110,7 @@ impl Track {
     /// more, which makes it either skip the rest or close; then [`settle`](Self::settle).
     pub(super) fn body_gone(&self) -> Option<u64> {
         let request = self.request.load(Acquire);
-        let gone =
-            request & BODY == BODY_GONE && !self.response_open() && !self.unflushed.load(Relaxed);
+        let gone = request & BODY == BODY_GONE && !self.response_open() && !self.unflushed.load(Relaxed);
         gone.then_some(request & !BODY)
     }
 
@@ -247,26 +245,17 @@ impl Track {
         self.head_open.store(false, Relaxed);
         self.client.store(CLIENT_QUIET, Relaxed);
         self.old_client.store(old_client, Relaxed);
-        self.request.store(
-            number | if has_body { BODY_OPEN } else { BODY_ENDED },
-            Release,
-        );
+        self.request.store(number | if has_body { BODY_OPEN } else { BODY_ENDED }, Release);
         number
     }
 
     pub(super) fn remember_line<B>(&self, request: &Request<B>) {
-        self.line
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .copy_from(request);
+        self.line.lock().unwrap_or_else(PoisonError::into_inner).copy_from(request);
     }
 
     /// The line of the request that was begun last.
     pub(super) fn line(&self) -> RequestLine {
-        self.line
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.line.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The response's head is there.
@@ -307,11 +296,7 @@ impl Track {
 
     fn body_moves(&self, number: u64, to: u64) -> bool {
         let open = number | BODY_OPEN;
-        self.request.load(Acquire) == open
-            && self
-                .request
-                .compare_exchange(open, number | to, Release, Relaxed)
-                .is_ok()
+        self.request.load(Acquire) == open && self.request.compare_exchange(open, number | to, Release, Relaxed).is_ok()
     }
 
     pub(super) fn response_open(&self) -> bool {
@@ -323,8 +308,7 @@ impl Track {
     }
 
     fn advance(&self) {
-        self.progress
-            .store(self.progress.load(Relaxed).wrapping_add(1), Relaxed);
+        self.progress.store(self.progress.load(Relaxed).wrapping_add(1), Relaxed);
     }
 
     fn wake(&self) {
@@ -379,10 +363,7 @@ mod tests {
         let number = track.begin(true, false);
         track.response_ended();
         track.flushed();
-        assert!(
-            !track.between_requests(),
-            "the rest of the upload would be parsed as a request"
-        );
+        assert!(!track.between_requests(), "the rest of the upload would be parsed as a request");
         track.body_ended(number);
         assert!(track.between_requests());
     }
@@ -402,10 +383,7 @@ mod tests {
         let next = track.begin(true, false);
         track.body_dropped(next);
         track.settle(number);
-        assert!(
-            !track.between_requests(),
-            "the next request is not settled by the first"
-        );
+        assert!(!track.between_requests(), "the next request is not settled by the first");
     }
 
     #[test]

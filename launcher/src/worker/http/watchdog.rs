@@ -57,11 +57,7 @@ impl Watchdog {
     pub(super) fn new(idle: Duration) -> Self {
         Self {
             idle,
-            head: if idle.is_zero() {
-                HEAD_TIMEOUT
-            } else {
-                HEAD_TIMEOUT.min(idle)
-            },
+            head: if idle.is_zero() { HEAD_TIMEOUT } else { HEAD_TIMEOUT.min(idle) },
             timer: None,
             watched: false,
             next_look: None,
@@ -99,9 +95,7 @@ impl Watchdog {
 
     fn poll_half_closed(&mut self, cx: &mut Context<'_>, track: &Track) -> Poll<()> {
         let progress = track.progress();
-        let (timer, seen) = self
-            .half_closed
-            .get_or_insert_with(|| (Box::pin(sleep(HALF_CLOSED)), progress));
+        let (timer, seen) = self.half_closed.get_or_insert_with(|| (Box::pin(sleep(HALF_CLOSED)), progress));
         if *seen != progress {
             *seen = progress;
             timer.as_mut().reset(Instant::now() + HALF_CLOSED);

@@ -16,10 +16,7 @@ use crate::worker::http::RequestBody;
 /// A plugin that answers requests.
 pub trait HttpPlugin: Send + Sync + 'static {
     /// Body of its responses. It is polled and dropped in the connection's task.
-    type Body: http_body::Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>>
-        + Send
-        + Unpin
-        + 'static;
+    type Body: http_body::Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + Unpin + 'static;
 
     /// Whether [`handle`](Self::handle) wants `http://AUTHORITY/PATH` as the request's URI, with the authority
     /// of the `Host` header (`wasi:http` requires one). Otherwise the URI is the target as the client wrote it.

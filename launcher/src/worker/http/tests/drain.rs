@@ -69,13 +69,7 @@ async fn a_stream_outlives_the_linger_and_its_connection_lingers_after_it() {
     let mut client = served.connect().await;
     client.send("GET /stream HTTP/1.1\r\nHost: a\r\n\r\n").await;
     assert!(!client.head().await.closes());
-    let feed = served
-        .plugin
-        .feed
-        .lock()
-        .expect("no panic")
-        .take()
-        .expect("the handler ran");
+    let feed = served.plugin.feed.lock().expect("no panic").take().expect("the handler ran");
     served.control.drain();
     tokio::time::sleep(LINGER + Duration::from_millis(300)).await;
     feed.send("late".into()).expect("the body is alive");
@@ -92,9 +86,7 @@ async fn a_head_that_has_begun_is_waited_for() {
     let served = serve(limits());
     let (mut fresh, mut pipelined) = (served.connect().await, served.connect().await);
     fresh.send("GET /hello HT").await;
-    pipelined
-        .send("GET /hello HTTP/1.1\r\nHost: a\r\n\r\nGET /uri HT")
-        .await;
+    pipelined.send("GET /hello HTTP/1.1\r\nHost: a\r\n\r\nGET /uri HT").await;
     assert_eq!(pipelined.reply().await.text(), "hello");
     drain_is_seen(&served).await;
     tokio::time::sleep(LINGER + Duration::from_millis(300)).await;
@@ -104,10 +96,7 @@ async fn a_head_that_has_begun_is_waited_for() {
         assert_eq!((reply.status, reply.closes()), (200, true));
         client.assert_closed().await;
     }
-    assert_eq!(
-        *served.plugin.seen.lock().expect("no panic"),
-        ["/hello", "/hello", "/uri"]
-    );
+    assert_eq!(*served.plugin.seen.lock().expect("no panic"), ["/hello", "/hello", "/uri"]);
 }
 
 #[tokio::test]
@@ -116,11 +105,7 @@ async fn the_rest_of_an_upload_that_was_answered_early_is_not_taken_for_a_reques
     let mut client = served.connect().await;
     let rest = "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
     let length = 100_000 + rest.len();
-    client
-        .send(format!(
-            "POST /hold HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n"
-        ))
-        .await;
+    client.send(format!("POST /hold HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n")).await;
     assert_eq!(client.reply().await.text(), "held");
     served.control.drain();
     client.send("x".repeat(100_000)).await;
@@ -129,10 +114,7 @@ async fn the_rest_of_an_upload_that_was_answered_early_is_not_taken_for_a_reques
     served.plugin.release.notify_one();
     soon("the upload", served.plugin.held_done.notified()).await;
     let held = served.plugin.held.lock().expect("no panic").take();
-    assert_eq!(
-        held.map(|read| read.map(|bytes| bytes.len())),
-        Some(Ok(length))
-    );
+    assert_eq!(held.map(|read| read.map(|bytes| bytes.len())), Some(Ok(length)));
     assert_eq!(*served.plugin.seen.lock().expect("no panic"), ["/hold"]);
     assert!(client.get("/hello").await.closes());
 }
@@ -141,9 +123,7 @@ async fn the_rest_of_an_upload_that_was_answered_early_is_not_taken_for_a_reques
 async fn a_slow_reader_gets_all_of_its_response() {
     let served = serve(limits());
     let mut client = served.connect().await;
-    client
-        .send("GET /big/30000000 HTTP/1.1\r\nHost: a\r\n\r\n")
-        .await;
+    client.send("GET /big/30000000 HTTP/1.1\r\nHost: a\r\n\r\n").await;
     client.head().await;
     served.control.drain();
     tokio::time::sleep(LINGER + Duration::from_millis(300)).await;
@@ -163,10 +143,7 @@ async fn a_draining_server_leaves_new_connections_to_others() {
     drain_is_seen(&served).await;
     let successor = super::serve_on(served.listener.try_clone().expect("a descriptor"), limits());
     for _ in 0..10 {
-        assert_eq!(
-            successor.connect().await.get("/hello").await.text(),
-            "hello"
-        );
+        assert_eq!(successor.connect().await.get("/hello").await.text(), "hello");
     }
     assert_eq!(served.requests(), 1);
     assert_eq!(successor.requests(), 10);

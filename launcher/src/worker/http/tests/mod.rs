@@ -57,19 +57,13 @@ struct Served {
 }
 
 fn serve(limits: Limits) -> Served {
-    serve_on(
-        std::net::TcpListener::bind("127.0.0.1:0").expect("a free port"),
-        limits,
-    )
+    serve_on(std::net::TcpListener::bind("127.0.0.1:0").expect("a free port"), limits)
 }
 
 fn serve_on(listener: std::net::TcpListener, limits: Limits) -> Served {
     let address = listener.local_addr().expect("bound");
     let shared = OwnedFd::from(listener.try_clone().expect("a descriptor"));
-    let named = Listener {
-        name: "front".to_owned(),
-        address: address.to_string(),
-    };
+    let named = Listener { name: "front".to_owned(), address: address.to_string() };
     let plugin = Arc::new(Toy::default());
     let counters: &'static Counters = Box::leak(Box::default());
     let events = Arc::new(Mutex::new(Vec::new()));
@@ -77,33 +71,15 @@ fn serve_on(listener: std::net::TcpListener, limits: Limits) -> Served {
         let events = events.clone();
         Arc::new(move |event: Event<'_>| events.lock().expect("no panic").push(event.to_string()))
     };
-    let (server, control) = Server::new(
-        plugin.clone(),
-        limits,
-        vec![(named, shared)],
-        counters,
-        report,
-    )
-    .expect("a listening socket");
+    let (server, control) =
+        Server::new(plugin.clone(), limits, vec![(named, shared)], counters, report).expect("a listening socket");
     let done = tokio::spawn(server.serve());
-    Served {
-        address,
-        listener,
-        control,
-        counters,
-        plugin,
-        events,
-        done,
-    }
+    Served { address, listener, control, counters, plugin, events, done }
 }
 
 impl Served {
     async fn connect(&self) -> Client {
-        Client::new(
-            TcpStream::connect(self.address)
-                .await
-                .expect("the listener is open"),
-        )
+        Client::new(TcpStream::connect(self.address).await.expect("the listener is open"))
     }
 
     fn requests(&self) -> u64 {
@@ -136,11 +112,7 @@ struct Reply {
 
 impl Reply {
     fn header(&self, name: &str) -> Option<&str> {
-        let mut values = self
-            .headers
-            .iter()
-            .filter(|(other, _)| other == name)
-            .map(|(_, value)| value.as_str());
+        let mut values = self.headers.iter().filter(|(other, _)| other == name).map(|(_, value)| value.as_str());
         let first = values.next();
         assert_eq!(values.next(), None, "{name} is given twice: {self:?}");
         first
@@ -157,21 +129,15 @@ impl Reply {
 
 impl Client {
     fn new(stream: TcpStream) -> Self {
-        Self {
-            stream,
-            read: Vec::new(),
-        }
+        Self { stream, read: Vec::new() }
     }
 
     async fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        soon("sending", self.stream.write_all(bytes.as_ref()))
-            .await
-            .expect("an open connection");
+        soon("sending", self.stream.write_all(bytes.as_ref())).await.expect("an open connection");
     }
 
     async fn get(&mut self, path: &str) -> Reply {
-        self.send(format!("GET {path} HTTP/1.1\r\nHost: example.com\r\n\r\n"))
-            .await;
+        self.send(format!("GET {path} HTTP/1.1\r\nHost: example.com\r\n\r\n")).await;
         self.reply().await
     }
 
@@ -192,9 +158,7 @@ impl Client {
             loop {
                 let line = self.line().await;
                 match line.split_once(": ") {
-                    Some((name, value)) => {
-                        reply.trailers.push((name.to_lowercase(), value.to_owned()))
-                    }
+                    Some((name, value)) => reply.trailers.push((name.to_lowercase(), value.to_owned())),
                     None => break,
                 }
             }
@@ -220,19 +184,13 @@ impl Client {
             };
             headers.push((name.to_lowercase(), value.to_owned()));
         }
-        Reply {
-            status,
-            headers,
-            body: Vec::new(),
-            trailers: Vec::new(),
-        }
+        Reply { status, headers, body: Vec::new(), trailers: Vec::new() }
     }
 
     /// The next chunk; `None` is the last one.
     async fn chunk(&mut self) -> Option<Vec<u8>> {
         let line = self.line().await;
-        let length = usize::from_str_radix(&line, 16)
-            .unwrap_or_else(|_| panic!("not a chunk's size: {line:?}"));
+        let length = usize::from_str_radix(&line, 16).unwrap_or_else(|_| panic!("not a chunk's size: {line:?}"));
         if length == 0 {
             return None;
         }
@@ -247,29 +205,19 @@ impl Client {
                 let line = self.read.drain(..end + 2).take(end).collect();
                 return String::from_utf8(line).expect("text");
             }
-            assert!(
-                self.fill().await.expect("no reset") > 0,
-                "the connection ended in the middle of a line"
-            );
+            assert!(self.fill().await.expect("no reset") > 0, "the connection ended in the middle of a line");
         }
     }
 
     async fn exactly(&mut self, length: usize) -> Vec<u8> {
         while self.read.len() < length {
-            assert!(
-                self.fill().await.expect("no reset") > 0,
-                "the connection ended in the middle of a body"
-            );
+            assert!(self.fill().await.expect("no reset") > 0, "the connection ended in the middle of a body");
         }
         self.read.drain(..length).collect()
     }
 
     async fn fill(&mut self) -> std::io::Result<usize> {
-        soon(
-            "bytes from the server",
-            self.stream.read_buf(&mut self.read),
-        )
-        .await
+        soon("bytes from the server", self.stream.read_buf(&mut self.read)).await
     }
 
     /// Reads to the end; false if that was a reset.
@@ -286,10 +234,6 @@ impl Client {
     /// The server closes, and sends nothing more before.
     async fn assert_closed(&mut self) {
         assert!(self.fill_to_end().await, "a reset instead of a close");
-        assert_eq!(
-            String::from_utf8_lossy(&self.read),
-            "",
-            "bytes before the close"
-        );
+        assert_eq!(String::from_utf8_lossy(&self.read), "", "bytes before the close");
     }
 }

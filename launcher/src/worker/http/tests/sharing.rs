@@ -14,20 +14,10 @@ fn worker(listener: &TcpListener, limits: Limits) -> (Handle, thread::JoinHandle
     let (tell, told) = mpsc::channel();
     let thread = thread::spawn(move || {
         let mut builder = tokio::runtime::Builder::new_current_thread();
-        let runtime = builder
-            .enable_all()
-            .event_interval(1)
-            .build()
-            .expect("a runtime");
+        let runtime = builder.enable_all().event_interval(1).build().expect("a runtime");
         runtime.block_on(async {
-            let Served {
-                counters,
-                control,
-                done,
-                ..
-            } = serve_on(listener, limits);
-            tell.send(Handle { counters, control })
-                .expect("the test waits");
+            let Served { counters, control, done, .. } = serve_on(listener, limits);
+            tell.send(Handle { counters, control }).expect("the test waits");
             done.await.expect("no panic");
         });
     });
@@ -45,22 +35,12 @@ async fn servers_take_turns() {
     let address = listener.local_addr().expect("bound");
     let (workers, threads): (Vec<_>, Vec<_>) = (0..4).map(|_| worker(&listener, limits())).unzip();
     for _ in 0..400 {
-        let mut client = Client::new(
-            tokio::net::TcpStream::connect(address)
-                .await
-                .expect("the listener is open"),
-        );
+        let mut client = Client::new(tokio::net::TcpStream::connect(address).await.expect("the listener is open"));
         assert_eq!(client.get("/hello").await.text(), "hello");
     }
-    let shares: Vec<_> = workers
-        .iter()
-        .map(|worker| worker.counters.accepted.load(Relaxed))
-        .collect();
+    let shares: Vec<_> = workers.iter().map(|worker| worker.counters.accepted.load(Relaxed)).collect();
     assert_eq!(shares.iter().sum::<u64>(), 400);
-    assert!(
-        shares.iter().all(|share| (80..=120).contains(share)),
-        "{shares:?}"
-    );
+    assert!(shares.iter().all(|share| (80..=120).contains(share)), "{shares:?}");
     for worker in workers {
         worker.control.drain();
     }
@@ -73,22 +53,12 @@ async fn servers_take_turns() {
 async fn a_full_server_leaves_connections_to_others() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("bound");
-    let full = serve_on(
-        listener.try_clone().expect("a descriptor"),
-        Limits {
-            connections: 1,
-            ..limits()
-        },
-    );
+    let full = serve_on(listener.try_clone().expect("a descriptor"), Limits { connections: 1, ..limits() });
     let mut open = vec![full.connect().await];
     open[0].get("/hello").await;
     let (other, thread) = worker(&listener, limits());
     for _ in 0..20 {
-        let mut client = Client::new(
-            tokio::net::TcpStream::connect(address)
-                .await
-                .expect("the listener is open"),
-        );
+        let mut client = Client::new(tokio::net::TcpStream::connect(address).await.expect("the listener is open"));
         assert_eq!(soon("a reply", client.get("/hello")).await.text(), "hello");
         open.push(client);
     }

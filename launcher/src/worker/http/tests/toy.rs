@@ -65,10 +65,7 @@ impl Body for Frames {
     type Data = Bytes;
     type Error = Problem;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Problem>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Problem>>> {
         Poll::Ready(self.0.pop_front())
     }
 }
@@ -83,10 +80,7 @@ impl Body for Zeros {
     type Data = Bytes;
     type Error = Problem;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Problem>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Problem>>> {
         static ZEROS: [u8; 65536] = [0; 65536];
         let length = self.left.min(65536);
         if length == 0 {
@@ -94,9 +88,7 @@ impl Body for Zeros {
         }
         self.left -= length;
         self.produced.fetch_add(length, Relaxed);
-        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(
-            &ZEROS[..length as usize],
-        )))))
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&ZEROS[..length as usize])))))
     }
 }
 
@@ -106,25 +98,16 @@ impl Body for Fed {
     type Data = Bytes;
     type Error = Problem;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Problem>>> {
-        self.0
-            .poll_recv(cx)
-            .map(|chunk| chunk.map(|chunk| Ok(Frame::data(chunk))))
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Problem>>> {
+        self.0.poll_recv(cx).map(|chunk| chunk.map(|chunk| Ok(Frame::data(chunk))))
     }
 }
 
 fn text(text: impl Into<Bytes>) -> BoxBody<Bytes, Problem> {
-    Full::new(text.into())
-        .map_err(|never| match never {})
-        .boxed()
+    Full::new(text.into()).map_err(|never| match never {}).boxed()
 }
 
-fn frames(
-    frames: impl IntoIterator<Item = Result<Frame<Bytes>, Problem>>,
-) -> BoxBody<Bytes, Problem> {
+fn frames(frames: impl IntoIterator<Item = Result<Frame<Bytes>, Problem>>) -> BoxBody<Bytes, Problem> {
     BodyExt::boxed(Frames(frames.into_iter().collect()))
 }
 
@@ -145,10 +128,7 @@ impl HttpPlugin for Toy {
 }
 
 impl State {
-    async fn answer(
-        &self,
-        request: Request<RequestBody>,
-    ) -> Result<Response<BoxBody<Bytes, Problem>>, Failure> {
+    async fn answer(&self, request: Request<RequestBody>) -> Result<Response<BoxBody<Bytes, Problem>>, Failure> {
         let path = request.uri().path().to_owned();
         self.seen.lock().expect("no panic").push(path.clone());
         let (what, number) = path[1..].split_once('/').unwrap_or((&path[1..], ""));
@@ -161,22 +141,14 @@ impl State {
                 text(format!("{} {} {}", request.uri(), peer.listener, peer))
             }
             "echo" => {
-                let response = Response::builder()
-                    .header("trailer", "x-sum")
-                    .body(request.into_body());
+                let response = Response::builder().header("trailer", "x-sum").body(request.into_body());
                 return response
                     .map(|response| response.map(|body| body.map_err(Problem::from).boxed()))
-                    .map_err(|error| Failure {
-                        status: 500,
-                        reason: error.to_string(),
-                    });
+                    .map_err(|error| Failure { status: 500, reason: error.to_string() });
             }
             "length" => {
                 let body = request.into_body().collect().await;
-                let body = body.map_err(|error| Failure {
-                    status: 400,
-                    reason: error.to_string(),
-                })?;
+                let body = body.map_err(|error| Failure { status: 400, reason: error.to_string() })?;
                 text(body.to_bytes().len().to_string())
             }
             "wait" => {
@@ -200,38 +172,24 @@ impl State {
                 std::future::pending().await
             }
             "hold" => {
-                let (release, held, done) = (
-                    self.release.clone(),
-                    self.held.clone(),
-                    self.held_done.clone(),
-                );
+                let (release, held, done) = (self.release.clone(), self.held.clone(), self.held_done.clone());
                 tokio::spawn(async move {
                     let body = request.into_body();
                     release.notified().await;
-                    let read = body
-                        .collect()
-                        .await
-                        .map(|all| all.to_bytes())
-                        .map_err(|error| error.to_string());
+                    let read = body.collect().await.map(|all| all.to_bytes()).map_err(|error| error.to_string());
                     *held.lock().expect("no panic") = Some(read);
                     done.notify_one();
                 });
                 text("held")
             }
-            "big" => BodyExt::boxed(Zeros {
-                left: number,
-                produced: self.produced.clone(),
-            }),
+            "big" => BodyExt::boxed(Zeros { left: number, produced: self.produced.clone() }),
             "stream" => {
                 let (sender, receiver) = mpsc::unbounded_channel();
                 *self.feed.lock().expect("no panic") = Some(sender);
                 BodyExt::boxed(Fed(receiver))
             }
             "fail" => {
-                return Err(Failure {
-                    status: number as u16,
-                    reason: "the secret reason".to_owned(),
-                });
+                return Err(Failure { status: number as u16, reason: "the secret reason".to_owned() });
             }
             "panic" => panic!("as asked"),
             "status" => {
@@ -254,9 +212,7 @@ impl State {
                 frames([data("hello"), Ok(Frame::trailers(trailers))])
             }
             "close" => {
-                response = response
-                    .header("connection", "close")
-                    .header("transfer-encoding", "chunked");
+                response = response.header("connection", "close").header("transfer-encoding", "chunked");
                 text("bye")
             }
             _ => {
@@ -264,9 +220,6 @@ impl State {
                 text("")
             }
         };
-        response.body(body).map_err(|error| Failure {
-            status: 500,
-            reason: error.to_string(),
-        })
+        response.body(body).map_err(|error| Failure { status: 500, reason: error.to_string() })
     }
 }

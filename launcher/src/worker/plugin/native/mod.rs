@@ -15,6 +15,7 @@ mod lend;
 mod manifest;
 mod owned;
 mod response;
+mod serve;
 mod waker;
 
 use std::ffi::c_void;
