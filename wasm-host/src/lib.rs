@@ -1,72 +1,40 @@
 //! The WASM half of a launcher worker: engine, sandbox, linker and `wasi:http` calls.
 //!
 //! It is a crate of its own because the linker monomorphises for minutes otherwise.
+//!
+//! Flows:
+//! - *Verify* (a child process): [`compile`] turns a component's bytes into a [`Manifest`] and machine code, or a
+//!   [`PluginError`] that says what is wrong. [`describe`] does the part that needs no compiler.
+//! - *Load* (a worker): [`HttpGuest::load`] maps the machine code and [`HttpGuest::warm`] starts a first instance.
+//! - *Call*: [`HttpGuest::handle`] runs the guest in the caller's task and returns the response as soon as the guest
+//!   sets its head; the [`GuestBody`] runs the guest on while it is read.
+//!
+//! Which file owns what: `engine` the configuration, `linker` the imports, `host` a store's data and the sandbox,
+//! `network` and `outgoing` the way out, `output` the guest's stdout and stderr, `epoch` the limit of computing,
+//! `gate` the number of instances, `http02` and `http03` the two protocols of a call.
+//!
+//! This crate opens no listening socket, reads no configuration file and writes no log.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::time::Duration;
+mod compile;
+mod describe;
+mod engine;
+mod epoch;
+mod error;
+mod gate;
+mod guest;
+mod host;
+mod http02;
+mod http03;
+mod linker;
+mod network;
+mod outgoing;
+mod output;
+mod settings;
 
-use serde::{Deserialize, Serialize};
-
-/// What a component is, as read from its bytes without executing them.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Manifest {
-    /// The world that it serves.
-    pub world: World,
-    /// It needs the component model's asynchronous features (0.3): selects the engine.
-    pub concurrency: bool,
-    /// It declared itself reusable for many requests an instance (custom section `launcher:reusable`).
-    pub reusable: bool,
-}
-
-/// The export by which the launcher serves a component.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum World {
-    /// `wasi:http/incoming-handler@0.2.x`.
-    Http02,
-    /// `wasi:http/handler@0.3.x`.
-    Http03,
-    /// `wasi:cli/run@0.2.x`.
-    Command02,
-    /// `wasi:cli/run@0.3.x`.
-    Command03,
-}
-
-/// What a guest may use and how much. Everything else is denied.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Settings {
-    /// Linear memory of one instance, bytes.
-    pub memory: u64,
-    /// Computing without yielding before the call is ended.
-    pub cpu_time: Duration,
-    /// Requests an instance may serve one after the other; `None`: 1 for 0.2 unless declared reusable, else 128.
-    pub reuse: Option<u32>,
-    /// Preopened directories.
-    pub dirs: Vec<Dir>,
-    /// `host:port` pairs that the guest may connect to.
-    pub network: Vec<Endpoint>,
-}
-
-/// A directory of the host that a guest sees.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Dir {
-    /// On the host; absolute.
-    pub host: PathBuf,
-    /// In the guest.
-    pub guest: String,
-    /// Whether the guest may write.
-    pub writable: bool,
-}
-
-/// A peer that a guest may connect to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Endpoint {
-    /// A host name or a literal address (IPv6 without brackets).
-    pub host: String,
-    /// TCP or UDP port.
-    pub port: u16,
-}
-
-/// The guest's environment and `wasi:config/store`.
-pub type Variables = BTreeMap<String, String>;
+pub use compile::compile;
+pub use describe::{Description, REUSABLE, describe};
+pub use engine::compatibility_hash;
+pub use error::{CallFailure, PluginError};
+pub use guest::{GuestBody, HttpGuest};
+pub use output::{LINE, Output, Stream};
+pub use settings::{Dir, Endpoint, Manifest, Settings, Variables, World};

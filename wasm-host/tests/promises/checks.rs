@@ -1,0 +1,144 @@
+//! Verdicts on files: which component is what, and what is wrong with the others.
+
+use proptest::prelude::*;
+use wasm_host::{Description, PluginError, World, compatibility_hash, compile, describe};
+
+use crate::{component, probe};
+
+const EMPTY_HANDLER: &str = r#"(module
+    (memory (export "memory") 1)
+    (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) unreachable)
+    (func (export "wasi:http/incoming-handler@0.2.3#handle") (param i32 i32))
+)"#;
+
+fn message(source: &[u8]) -> String {
+    let error = compile(source).expect_err("cannot be served");
+    assert_eq!(describe(source).err().map(|error| error.to_string()), Some(error.to_string()));
+    error.to_string()
+}
+
+#[test]
+fn a_component_is_known_by_its_exports() {
+    let handler = component(EMPTY_HANDLER, "probe");
+    let (manifest, _) = compile(&handler).expect("compiles");
+    assert_eq!((manifest.world, manifest.concurrency, manifest.reusable), (World::Http02, false, false));
+
+    let command = component(
+        r#"(module (memory (export "memory") 1) (func (export "wasi:cli/run@0.2.3#run") (result i32) i32.const 0))"#,
+        "command",
+    );
+    assert_eq!(compile(&command).expect("compiles").0.world, World::Command02);
+}
+
+#[test]
+fn the_custom_section_declares_reuse() {
+    let mut handler = component(EMPTY_HANDLER, "probe");
+    let name = wasm_host::REUSABLE.as_bytes();
+    let name_length = u8::try_from(name.len()).expect("short");
+    handler.extend([0, name_length + 1, name_length]);
+    handler.extend(name);
+    assert!(compile(&handler).expect("compiles").0.reusable);
+}
+
+#[test]
+fn a_description_says_what_a_component_can_use() {
+    let source = component(include_str!("../probe.wat"), "probe");
+    let Description { manifest, size, exports, imports, uses_env, uses_config, uses_dirs, uses_network } =
+        describe(&source).expect("a component");
+    assert_eq!(&manifest, &probe().0);
+    assert_eq!(size, source.len());
+    assert_eq!(exports, ["wasi:http/incoming-handler@0.2.3"]);
+    assert!(imports.contains(&"wasi:config/store@0.2.0-rc.1".to_owned()), "{imports:?}");
+    assert!(uses_env && uses_config && uses_dirs && uses_network);
+}
+
+#[test]
+fn other_files_are_recognised() {
+    for (source, expected) in [
+        (&b""[..], "the file is empty"),
+        (b"\x7fELF\x02\x01\x01", "an ELF file"),
+        (b"<!DOCTYPE html><title>404</title>", "an HTML page"),
+        (b"#!/bin/sh\n", "a script"),
+        (b"\x1f\x8b\x08\x00", "gzip"),
+        (b"\0\0\0\0\0\0\0\0", "zeros"),
+        (b"random", "begins with \"random\""),
+        (b"\0as", "truncated"),
+        (b"\0asm\x0d", "truncated"),
+        (b"(module", "does not parse"),
+        (b";; a comment\n(component", "does not parse"),
+    ] {
+        let message = message(source);
+        assert!(message.contains(expected), "{message}");
+    }
+}
+
+#[test]
+fn a_core_module_is_told_how_to_become_a_component() {
+    for source in [&b"\0asm\x01\0\0\0"[..], b"(module)", b"(; text ;) (module (func))"] {
+        assert!(message(source).contains("wasm-tools component new"));
+    }
+}
+
+#[test]
+fn a_component_without_a_world_is_told_which_there_are() {
+    let source = component(
+        r#"(module (memory (export "memory") 1)
+            (func (export "launcher:fixtures/elsewhere#fetch") (result i32) i32.const 0))"#,
+        "useless",
+    );
+    let message = message(&source);
+    assert!(message.contains("launcher:fixtures/elsewhere"), "{message}");
+    assert!(message.contains("wasi:http/incoming-handler@0.2"), "{message}");
+    assert!(self::message(b"(component)").contains("exports nothing"));
+}
+
+#[test]
+fn a_missing_import_is_named() {
+    let source = component(
+        r#"(module
+            (import "launcher:fixtures/elsewhere" "fetch" (func (result i32)))
+            (memory (export "memory") 1)
+            (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) unreachable)
+            (func (export "wasi:http/incoming-handler@0.2.3#handle") (param i32 i32)))"#,
+        "needy",
+    );
+    let error = compile(&source).expect_err("nobody provides it");
+    assert!(matches!(error, PluginError::MissingImport { .. }));
+    assert!(error.to_string().contains("launcher:fixtures/elsewhere"), "{error}");
+}
+
+#[test]
+fn every_prefix_of_a_component_is_refused_calmly() {
+    let whole = component(EMPTY_HANDLER, "probe");
+    for length in 0..whole.len() {
+        assert!(describe(&whole[..length]).is_err() || length > whole.len() / 2, "{length} of {}", whole.len());
+    }
+    let message = message(&whole[..whole.len() / 2]);
+    assert!(message.contains("truncated"), "{message}");
+}
+
+#[test]
+fn the_key_of_the_cache_is_stable() {
+    assert_eq!(compatibility_hash().expect("engine"), compatibility_hash().expect("engine"));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn changed_bytes_never_panic(changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8)) {
+        let mut source = component(EMPTY_HANDLER, "probe");
+        for (index, byte) in changes {
+            let length = source.len();
+            source[index.index(length)] = byte;
+        }
+        // Whether it is still a component is not the question.
+        let _ = describe(&source);
+        let _ = compile(&source);
+    }
+
+    #[test]
+    fn arbitrary_bytes_never_panic(source in prop::collection::vec(any::<u8>(), 0..200)) {
+        let _ = compile(&source);
+    }
+}
