@@ -55,6 +55,11 @@ pub enum ToMaster {
         /// What happened, to what, and what to do.
         reason: String,
     },
+    /// The worker wants to be replaced: it serves on until its replacement is ready.
+    Recycle {
+        /// Which limit it reached, in words.
+        reason: String,
+    },
     /// Answer to [`ToWorker::Verify`]: the plugin is good. For WASM the memfd holds the compiled form.
     Verified {
         /// What the plugin is.
@@ -93,7 +98,7 @@ pub struct Assign {
     pub env: BTreeMap<String, String>,
     /// The service's `config:`.
     pub config: serde_json::Value,
-    /// HTTP limits.
+    /// Limits of the process and of its HTTP side.
     pub limits: Limits,
     /// What a WASM guest may use.
     pub wasm: wasm_host::Settings,
@@ -123,9 +128,11 @@ pub struct Listener {
     pub address: String,
 }
 
-/// Limits of a worker's HTTP side.
+/// Limits of a worker.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Limits {
+    /// Resident bytes of the process at which it asks to be replaced; `None`: unlimited.
+    pub memory: Option<u64>,
     /// From the end of the request's head to the response's head: 504 after it.
     pub request_timeout: Duration,
     /// Without progress in either direction, a transfer or an idle kept-alive connection ends after it.
@@ -184,11 +191,10 @@ pub enum Large {
     Refused,
 }
 
-/// Make the two ends of a channel, close-on-exec: the master's does not block, the worker's does.
+/// Make the two ends of a channel, close-on-exec and blocking.
 pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     let (ours, theirs) =
         rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
-    rustix::io::ioctl_fionbio(&ours, true)?;
     Ok((ours, theirs))
 }
 
@@ -199,8 +205,9 @@ pub struct Channel {
 }
 
 impl Channel {
-    /// Adopt a non-blocking end. Must be called within a runtime.
+    /// Adopt an end, which does not block any more. Must be called within a runtime.
     pub fn new(socket: OwnedFd) -> io::Result<Channel> {
+        rustix::io::ioctl_fionbio(&socket, true)?;
         Ok(Channel { socket: crate::sys::readiness::register(socket, Interest::READABLE | Interest::WRITABLE)? })
     }
 
@@ -224,6 +231,19 @@ impl Channel {
     pub async fn receive<T: DeserializeOwned>(&self, large: Large) -> Result<Option<(T, Vec<OwnedFd>)>, ChannelError> {
         let (bytes, descriptors) = self.socket.async_io(Interest::READABLE, |socket| accept(socket.as_fd())).await?;
         decode(bytes, descriptors, large)
+    }
+}
+
+impl Channel {
+    /// A message that is here already, if there is one: for the last words of a process that is gone.
+    pub fn receive_now<T: DeserializeOwned>(&self, large: Large) -> Result<Option<(T, Vec<OwnedFd>)>, ChannelError> {
+        match accept(self.socket.get_ref().as_fd()) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            other => {
+                let (bytes, descriptors) = other?;
+                decode(bytes, descriptors, large)
+            }
+        }
     }
 }
 
@@ -355,19 +375,13 @@ fn decode<T: DeserializeOwned>(
 mod tests {
     use super::*;
 
-    fn blocking_pair() -> (OwnedFd, OwnedFd) {
-        let (ours, theirs) = pair().expect("socketpair");
-        rustix::io::ioctl_fionbio(&ours, false).expect("blocking");
-        (ours, theirs)
-    }
-
     fn receive(socket: &OwnedFd, large: Large) -> Result<Option<(ToMaster, Vec<OwnedFd>)>, ChannelError> {
         receive_blocking(socket.as_fd(), large)
     }
 
     #[test]
     fn a_message_arrives_whole_with_its_descriptors() {
-        let (ours, theirs) = blocking_pair();
+        let (ours, theirs) = pair().expect("socketpair");
         let packet = Packet::encode(&ToMaster::Ready).expect("encodes");
         let file = crate::sys::memfd::create("test").expect("memfd");
         transmit(ours.as_fd(), &packet.bytes, &[file.as_fd(), file.as_fd()]).expect("sent");
@@ -378,7 +392,7 @@ mod tests {
 
     #[test]
     fn a_large_message_travels_in_a_memfd_to_who_accepts_it() {
-        let (ours, theirs) = blocking_pair();
+        let (ours, theirs) = pair().expect("socketpair");
         let long = ToMaster::Failed { reason: "x".repeat(3_000_000) };
         send_blocking(ours.as_fd(), &long).expect("sent");
         assert_eq!(receive(&theirs, Large::Accepted).expect("read").expect("a message").0, long);
@@ -388,7 +402,7 @@ mod tests {
 
     #[test]
     fn garbage_is_an_error_and_not_a_panic() {
-        let (ours, theirs) = blocking_pair();
+        let (ours, theirs) = pair().expect("socketpair");
         let many = vec![b' '; 60_000];
         for garbage in [&b"{"[..], b"\xff\xfe", b"{}", b"{\"v\":2,\"message\":{\"type\":\"ready\"}}", &many] {
             transmit(ours.as_fd(), garbage, &[]).expect("sent");
@@ -400,7 +414,7 @@ mod tests {
 
     #[test]
     fn more_descriptors_than_a_packet_carries_are_refused_and_closed() {
-        let (ours, theirs) = blocking_pair();
+        let (ours, theirs) = pair().expect("socketpair");
         let null = File::open("/dev/null").expect("/dev/null");
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(250))];
         let mut control = SendAncillaryBuffer::new(&mut space);
@@ -412,7 +426,7 @@ mod tests {
 
     #[test]
     fn the_peers_end_is_the_end() {
-        let (ours, theirs) = blocking_pair();
+        let (ours, theirs) = pair().expect("socketpair");
         drop(ours);
         assert!(receive(&theirs, Large::Refused).expect("read").is_none());
     }

@@ -2,8 +2,12 @@
 
 pub mod accept;
 pub mod fatal_signal;
+pub mod file;
+pub mod identity;
 pub mod inotify;
 pub mod listener;
 pub mod memfd;
+pub mod orphan;
 pub mod process;
 pub mod readiness;
+pub mod stdio;

@@ -9,12 +9,26 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus};
 
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+use tokio::io::Interest;
+
+/// SIGTTIN, by which servers are asked for one worker more.
+pub const TTIN: i32 = libc::SIGTTIN;
+/// SIGTTOU, by which servers are asked for one worker fewer.
+pub const TTOU: i32 = libc::SIGTTOU;
 
 /// A child process of our own, in a process group of its own.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
     pidfd: OwnedFd,
+    life: Life,
+}
+
+/// Whether the pid, and so the group's number, is still the child's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Life {
+    Unreaped,
+    Reaped,
 }
 
 impl Process {
@@ -23,7 +37,7 @@ impl Process {
         let mut child = command.process_group(0).spawn()?;
         // The child is ours and not reaped, so its pid cannot have been reused.
         match pid(&child).map(|pid| pidfd_open(pid, PidfdFlags::NONBLOCK)) {
-            Some(Ok(pidfd)) => Ok(Process { child, pidfd }),
+            Some(Ok(pidfd)) => Ok(Process { child, pidfd, life: Life::Unreaped }),
             failed => {
                 let _ = child.kill();
                 let _ = child.wait();
@@ -44,10 +58,24 @@ impl Process {
 
     /// Kill the process and all of its descendants that stayed in its group.
     pub fn kill(&self) -> io::Result<()> {
-        // Not reaped (that takes `&mut self` and ends with it), so the group's number is still its own.
+        if self.life == Life::Reaped {
+            return Ok(());
+        }
         match pid(&self.child).map(|pid| kill_process_group(pid, Signal::KILL)) {
             Some(Ok(()) | Err(rustix::io::Errno::SRCH)) | None => Ok(()),
             Some(Err(error)) => Err(error.into()),
+        }
+    }
+
+    /// Wait for the process to end and reap it. Must be called within a runtime.
+    pub async fn ended(&mut self) -> io::Result<ExitStatus> {
+        let exit = super::readiness::register(self.pidfd.try_clone()?, Interest::READABLE)?;
+        loop {
+            let mut ready = exit.readable().await?;
+            if let Some(status) = self.reap()? {
+                return Ok(status);
+            }
+            ready.clear_ready();
         }
     }
 
@@ -64,7 +92,11 @@ impl Process {
             return Ok(None);
         }
         self.kill()?;
-        self.child.try_wait()
+        let status = self.child.try_wait()?;
+        if status.is_some() {
+            self.life = Life::Reaped;
+        }
+        Ok(status)
     }
 }
 
@@ -90,6 +122,14 @@ pub fn describe(status: ExitStatus) -> String {
         }
         (None, None) => "ended in an unknown way".to_owned(),
     }
+}
+
+/// Resident bytes of this process: the second field of /proc/self/statm (proc_pid_statm(5)), in pages.
+pub fn resident() -> io::Result<u64> {
+    let statm = std::fs::read_to_string("/proc/self/statm")?;
+    let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok());
+    let pages = pages.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
+    Ok(pages * rustix::param::page_size() as u64)
 }
 
 /// Mark every descriptor above standard error close-on-exec: what the shell or systemd left open must not

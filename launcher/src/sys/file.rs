@@ -1,0 +1,63 @@
+//! Files whose place somebody else may have prepared: opened without following a link and without waiting, and
+//! looked at before they are trusted. open(2), flock(2).
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use rustix::fs::{FlockOperation, flock};
+
+/// The user that this process acts as.
+pub fn user() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+/// Open a regular file for reading. A pipe or a device is refused instead of waited for.
+pub fn open_regular(path: &Path) -> io::Result<File> {
+    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
+    }
+    Ok(file)
+}
+
+/// Open a regular file that is ours and that no other user can write; not through a link.
+pub fn open_own(path: &Path) -> io::Result<File> {
+    let file = File::options().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;
+    let metadata = file.metadata()?;
+    if metadata.is_file() && metadata.uid() == user() && metadata.mode() & 0o022 == 0 {
+        return Ok(file);
+    }
+    Err(io::ErrorKind::PermissionDenied.into())
+}
+
+/// Create a file of ours, 0600, or empty it; not through a link.
+pub fn create_own(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(path)
+}
+
+/// Open a file of ours, 0600, for reading and writing, made if need be; not through a link.
+pub fn open_or_create_own(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(path)
+}
+
+/// Whether the lock on a file was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Locked {
+    /// By us now, until the file is closed.
+    Ours,
+    /// By another process before.
+    Others,
+}
+
+/// Try to lock a file for this process alone.
+pub fn lock(file: &File) -> io::Result<Locked> {
+    match flock(file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Locked::Ours),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(Locked::Others),
+        Err(error) => Err(error.into()),
+    }
+}
