@@ -1,4 +1,506 @@
-//! The master: it owns the listeners and the generations, and supervises the workers.
+//! The master: owns the listeners, keeps every service's workers as its pool wants them, watches the files.
+//!
+//! One loop: whatever happens becomes an [`Event`]; `handle` decides with the pools' help and performs; then
+//! the next deadline of the pools is the only timer. The master never waits for anything else, never accepts a
+//! connection, never runs or compiles a plugin, and makes no system call while nothing happens.
+//!
+//! - [`pool`]: what the workers of a service should be (pure)
+//! - [`service`]: a service's generations and what is being prepared for it
+//! - [`generation`], [`cache`], [`build`]: from a file to pinned, verified, loadable bytes
+//! - [`child`], [`output`]: one worker process and what it prints
+//! - [`listeners`]: the sockets; [`watch`]: changes of files; [`journal`]: what is told
+//! - `performing`: actions of the pools; `configuring`: a new configuration, as a difference
 
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{Semaphore, mpsc};
+
+use crate::config::{self, Config};
+
+pub mod build;
+pub mod cache;
+pub mod child;
+mod configuring;
+pub mod generation;
+pub mod journal;
+pub mod listeners;
+pub mod lock;
+pub mod output;
+mod performing;
 pub mod pool;
+pub mod service;
 pub mod watch;
+
+use generation::Pinned;
+use journal::{Fact, Journal, Level, Name, WorkerName};
+use listeners::Listeners;
+use pool::{Ids, WorkerId};
+use service::{Outcome, PrepareError, Service, ServiceKey};
+use watch::Watcher;
+
+/// Events that may wait. More slow their senders down, which are tasks of one child each.
+const QUEUE: usize = 1024;
+/// Stillness of a configuration that is being written, as `reload.settle` is for a plugin.
+const CONFIG_SETTLES: Duration = Duration::from_millis(100);
+
+/// Why the launcher could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A listener.
+    #[error("{service}: {source}")]
+    Listen {
+        /// The service that wants it.
+        service: String,
+        /// What is wrong.
+        source: crate::sys::listener::ListenError,
+    },
+    /// The state directory.
+    #[error(transparent)]
+    Lock(#[from] lock::LockError),
+    /// Watching files.
+    #[error(transparent)]
+    Watch(#[from] watch::WatchError),
+    /// The WASM engine.
+    #[error("this machine cannot run WASM: {0}")]
+    Compiler(String),
+    /// Something that every Linux has.
+    #[error("cannot {what}: {source}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+}
+
+/// When a launcher that starts gives up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Strictness {
+    /// No service could be started.
+    Lenient,
+    /// Any service could not be started.
+    Strict,
+}
+
+/// Everything that can happen to the master.
+#[derive(Debug)]
+enum Event {
+    Signal(&'static str),
+    Child(WorkerId, child::Event),
+    Prepared { service: ServiceKey, settings: Box<config::Service>, result: Result<Arc<Pinned>, PrepareError> },
+    ConfigRead { trigger: String, scope: Scope, result: Result<Box<Config>, String> },
+    Watched(Result<Vec<watch::Report<Watched>>, watch::WatchError>),
+    Tick,
+}
+
+/// A file that is watched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Watched {
+    /// The configuration.
+    Config,
+    /// A service's plugin.
+    Plugin(ServiceKey),
+}
+
+/// What a new configuration is asked to look at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scope {
+    /// What differs in the configuration.
+    Configuration,
+    /// That, and every plugin's file.
+    Everything,
+}
+
+/// A worker process and its place.
+struct Running {
+    service: ServiceKey,
+    name: WorkerName,
+    child: child::Child,
+    spawned: Instant,
+    /// What it said of its own failure.
+    failure: Option<String>,
+}
+
+/// Whether the launcher is to go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// First generations are on their way.
+    Starting,
+    /// Every first generation has served or failed.
+    Serving,
+    /// Workers leave; then this is the exit code.
+    Stopping(u8),
+}
+
+struct Master {
+    config: Config,
+    journal: Journal,
+    services: BTreeMap<ServiceKey, Service>,
+    workers: BTreeMap<WorkerId, Running>,
+    listeners: Listeners,
+    ids: Ids,
+    next_service: u64,
+    pinner: generation::Pinner,
+    /// Gone if the system took it away.
+    watcher: Option<Watcher<Watched>>,
+    events: mpsc::Sender<Event>,
+    /// Events for the pools that performing an action led to.
+    follow_ups: VecDeque<(ServiceKey, pool::Event)>,
+    phase: Phase,
+    /// What a service that cannot be started means.
+    strictness: Strictness,
+    started: Instant,
+    _lock: lock::Lock,
+}
+
+/// Run the launcher on a configuration until it is told to stop.
+pub fn run(config: Config, strictness: Strictness) -> Result<ExitCode, StartError> {
+    let system = |what| move |source| StartError::System { what, source };
+    crate::sys::process::close_on_exec_everything().map_err(system("mark inherited descriptors close-on-exec"))?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        // Copies and hashes plugins; more threads would only make a reload of many services greedier.
+        .max_blocking_threads(2)
+        .build()
+        .map_err(system("start the event loop"))?;
+    let journal = Journal::start(config.master.log_format, Level::named(&config.master.log_level))
+        .map_err(system("start the journal's thread"))?;
+    let code = runtime.block_on(async {
+        let (events, incoming) = mpsc::channel(QUEUE);
+        let signals = Signals::new().map_err(system("install signal handlers"))?;
+        let mut master = Master::start(config, strictness, journal.clone(), events)?;
+        Ok(master.serve(incoming, signals).await)
+    });
+    journal.finish();
+    // Not a drop: it would wait for a thread that copies a plugin nobody wants any more.
+    runtime.shutdown_background();
+    code
+}
+
+impl Master {
+    fn start(
+        config: Config,
+        strictness: Strictness,
+        journal: Journal,
+        events: mpsc::Sender<Event>,
+    ) -> Result<Master, StartError> {
+        let lock = lock::Lock::take(&config.master.state_dir, &config.path)?;
+        let cache = cache::Cache::open(&config.master.state_dir.join("cache"));
+        let cache = cache.inspect_err(|error| journal.record(&Fact::Trouble { reason: error.to_string() })).ok();
+        let compiler = wasm_host::compatibility_hash().map_err(|error| StartError::Compiler(error.to_string()))?;
+        let parallel = std::thread::available_parallelism().map_or(1, usize::from);
+        let pinner = generation::Pinner {
+            cache,
+            compiler,
+            binary: PathBuf::from("/proc/self/exe"),
+            permits: Arc::new(Semaphore::new(parallel)),
+        };
+        let watcher = Some(Watcher::new()?);
+        let mut master = Master {
+            journal,
+            services: BTreeMap::new(),
+            workers: BTreeMap::new(),
+            listeners: Listeners::default(),
+            ids: Ids::default(),
+            next_service: 0,
+            pinner,
+            watcher,
+            events,
+            follow_ups: VecDeque::new(),
+            phase: Phase::Starting,
+            strictness,
+            started: Instant::now(),
+            _lock: lock,
+            config,
+        };
+        master.journal.record(&Fact::Starting {
+            version: env!("CARGO_PKG_VERSION"),
+            pid: std::process::id(),
+            config: master.config.path.display().to_string(),
+        });
+        for (name, service) in master.config.services.clone() {
+            let key = master.add_service(Name::from(name.as_str()), service);
+            master.hold_listeners(key).map_err(|source| StartError::Listen { service: name, source })?;
+        }
+        master.watch_files();
+        for key in master.services.keys().copied().collect::<Vec<_>>() {
+            master.prepare(key, "start".to_owned(), service::Missing::Build);
+        }
+        Ok(master)
+    }
+
+    async fn serve(&mut self, mut events: mpsc::Receiver<Event>, mut signals: Signals) -> ExitCode {
+        loop {
+            let deadline = self.services.values().filter_map(|service| service.pool.next_deadline()).min();
+            let event = tokio::select! {
+                // Signals first: whatever floods the queue, the operator is heard.
+                biased;
+                name = signals.next() => Event::Signal(name),
+                Some(event) = events.recv() => event,
+                reports = watched(&mut self.watcher) => Event::Watched(reports),
+                () = until(deadline), if deadline.is_some() => Event::Tick,
+            };
+            self.handle(event);
+            self.follow_up();
+            self.announce();
+            if let Phase::Stopping(code) = self.phase
+                && self.services.is_empty()
+            {
+                self.journal.record(&Fact::Stopped { uptime_s: self.started.elapsed().as_secs() });
+                return ExitCode::from(code);
+            }
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Signal(name) => self.on_signal(name),
+            Event::Child(worker, event) => self.on_child(worker, event),
+            Event::Prepared { service, settings, result } => self.on_prepared(service, *settings, result),
+            Event::ConfigRead { trigger, scope, result } => {
+                self.on_config(trigger, scope, result.map(|config| *config))
+            }
+            Event::Watched(Ok(reports)) => self.on_watched(reports),
+            Event::Watched(Err(error)) => {
+                self.watcher = None;
+                let reason = format!("{error}; changes are found by SIGHUP only");
+                self.journal.record(&Fact::Trouble { reason });
+            }
+            Event::Tick => {
+                let now = Instant::now();
+                let due = self.services.iter().filter(|(_, s)| s.pool.next_deadline().is_some_and(|at| at <= now));
+                for key in due.map(|(key, _)| *key).collect::<Vec<_>>() {
+                    self.tell_pool(key, pool::Event::Tick);
+                }
+            }
+        }
+    }
+
+    fn on_signal(&mut self, name: &'static str) {
+        let effect = match (name, self.phase) {
+            ("SIGTERM" | "SIGINT", Phase::Stopping(_)) | ("SIGQUIT", _) => "stopping now",
+            ("SIGTERM" | "SIGINT", _) => "draining; once more stops now",
+            ("SIGHUP", Phase::Stopping(_)) => "ignored: stopping",
+            ("SIGHUP", _) => "reading the configuration and the plugins again",
+            ("SIGTTIN", _) => "one worker more for each service",
+            ("SIGTTOU", _) => "one worker fewer for each service",
+            _ => "ignored",
+        };
+        self.journal.record(&Fact::Signal { name, effect });
+        match (name, self.phase) {
+            ("SIGTERM" | "SIGINT", Phase::Stopping(_)) | ("SIGQUIT", _) => self.stop(0, name, pool::Event::Kill),
+            ("SIGTERM" | "SIGINT", _) => self.stop(0, name, pool::Event::Drain),
+            ("SIGHUP", Phase::Starting | Phase::Serving) => self.read_config(name.to_owned(), Scope::Everything),
+            ("SIGTTIN", Phase::Serving) => self.scale_all(|workers| workers.saturating_add(1)),
+            ("SIGTTOU", Phase::Serving) => self.scale_all(|workers| workers.saturating_sub(1).max(1)),
+            _ => {}
+        }
+    }
+
+    fn on_watched(&mut self, reports: Vec<watch::Report<Watched>>) {
+        if matches!(self.phase, Phase::Stopping(_)) {
+            return;
+        }
+        for report in reports {
+            match report {
+                watch::Report::Changed { key: Watched::Config, .. } => {
+                    let trigger = format!("{} changed", self.config.path.display());
+                    self.read_config(trigger, Scope::Configuration);
+                }
+                watch::Report::Changed { key: Watched::Plugin(key), .. } => {
+                    let Some(service) = self.services.get(&key) else { continue };
+                    let trigger = format!("{} changed", service.config.plugin);
+                    self.prepare(key, trigger, service::Missing::Fail);
+                }
+                watch::Report::Blind { error, .. } => {
+                    self.journal.record(&Fact::Trouble { reason: error.to_string() });
+                }
+            }
+        }
+    }
+
+    /// Bring every service down. The exit code is the first one asked for.
+    fn stop(&mut self, code: u8, reason: &str, how: pool::Event) {
+        if !matches!(self.phase, Phase::Stopping(_)) {
+            self.journal.record(&Fact::Stopping { reason: reason.to_owned() });
+            self.phase = Phase::Stopping(code);
+        }
+        for key in self.services.keys().copied().collect::<Vec<_>>() {
+            self.tell_pool(key, how.clone());
+        }
+    }
+
+    fn scale_all(&mut self, change: impl Fn(u32) -> u32) {
+        for key in self.services.keys().copied().collect::<Vec<_>>() {
+            let Some(service) = self.services.get(&key).filter(|service| !service.removed) else { continue };
+            let limits = pool::Limits { size: change(service.pool.limits().size), ..service.pool.limits().clone() };
+            self.tell_pool(key, pool::Event::Limits(limits));
+        }
+    }
+
+    fn add_service(&mut self, name: Name, config: config::Service) -> ServiceKey {
+        self.next_service += 1;
+        let key = ServiceKey(self.next_service);
+        // The seed only spreads the jitter of services and launchers.
+        let seed = u64::from(std::process::id()) << 32 | key.0;
+        self.services.insert(key, Service::new(name, config, seed, Instant::now()));
+        key
+    }
+
+    fn hold_listeners(&mut self, key: ServiceKey) -> Result<(), crate::sys::listener::ListenError> {
+        let Some(service) = self.services.get(&key) else { return Ok(()) };
+        let keys = listeners::Key::of(&service.name, &service.config.listen);
+        for (listen, key) in service.config.listen.iter().zip(&keys) {
+            let (bound, new) = self.listeners.hold(key)?;
+            if new {
+                self.journal.record(&Fact::Listening {
+                    service: service.name.clone(),
+                    name: listen.name.clone(),
+                    address: bound.address,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn release_listeners(&mut self) {
+        let wanted: BTreeSet<_> = self.services.values().flat_map(Service::wanted_listeners).collect();
+        self.listeners.retain(&wanted);
+    }
+
+    fn watch_files(&mut self) {
+        let config = watch::Target { path: self.config.path.clone(), settle: CONFIG_SETTLES };
+        let plugins = self.services.iter().filter(|(_, service)| service.config.reload.watch && !service.removed);
+        let plugins = plugins.map(|(key, service)| {
+            let path = service.config.plugin_path.clone();
+            (Watched::Plugin(*key), watch::Target { path, settle: service.config.reload.settle })
+        });
+        let targets = std::iter::once((Watched::Config, config)).chain(plugins).collect();
+        if let Some(watcher) = &mut self.watcher {
+            watcher.set(targets);
+        }
+    }
+
+    /// Once every first generation has served or failed: say so, or end if nothing serves.
+    fn announce(&mut self) {
+        if self.phase != Phase::Starting || self.services.values().any(|s| s.outcome == Outcome::Open) {
+            return;
+        }
+        let outcomes = self.services.values().map(|service| (service.name.to_string(), &service.outcome));
+        let (serving, failed): (Vec<_>, Vec<_>) = outcomes.partition(|(_, outcome)| **outcome == Outcome::Serving);
+        if serving.is_empty() || (self.strictness == Strictness::Strict && !failed.is_empty()) {
+            // Each reason was told when it came. A plugin that cannot be used is bad configuration.
+            let all_unusable = failed.iter().all(|(_, o)| matches!(o, Outcome::Failed { unusable: true, .. }));
+            let names: Vec<_> = failed.into_iter().map(|(name, _)| name).collect();
+            let reason = format!("{} could not be started", names.join(", "));
+            return self.stop(if all_unusable { 2 } else { 1 }, &reason, pool::Event::Drain);
+        }
+        let names = |list: Vec<(String, &Outcome)>| list.into_iter().map(|(name, _)| name).collect();
+        let took_ms = milliseconds(self.started.elapsed());
+        let fact = Fact::Serving { services: names(serving), failed: names(failed), took_ms };
+        self.journal.record(&fact);
+        self.phase = Phase::Serving;
+        self.say_what_is_served();
+    }
+
+    /// The words for a newcomer: what is served where, and a line to try.
+    fn say_what_is_served(&mut self) {
+        let mut first = None;
+        for service in self.services.values().filter(|service| service.outcome == Outcome::Serving) {
+            for key in listeners::Key::of(&service.name, &service.config.listen) {
+                let Ok((bound, _)) = self.listeners.hold(&key) else { continue };
+                let workers = match service.config.workers {
+                    1 => "1 worker".to_owned(),
+                    several => format!("{several} workers"),
+                };
+                let place = place(&bound.address);
+                self.journal.say(&format!("  {}  {place}  {workers}  {}", service.name, service.config.plugin));
+                first.get_or_insert_with(|| curl(&bound.address));
+            }
+        }
+        if let Some(line) = first {
+            self.journal.say(&format!("  try: {line}"));
+        }
+    }
+}
+
+/// An address as one would type it into a browser.
+fn place(address: &str) -> String {
+    if address.starts_with("unix:") { address.to_owned() } else { format!("http://{address}/") }
+}
+
+fn curl(address: &str) -> String {
+    match address.strip_prefix("unix:") {
+        Some(path) => format!("curl --unix-socket {path} http://localhost/"),
+        None => {
+            let address = address.replace("0.0.0.0", "127.0.0.1").replace("[::]", "[::1]");
+            format!("curl http://{address}/")
+        }
+    }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+async fn watched(watcher: &mut Option<Watcher<Watched>>) -> Result<Vec<watch::Report<Watched>>, watch::WatchError> {
+    match watcher {
+        Some(watcher) => watcher.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn until(deadline: Option<Instant>) {
+    if let Some(deadline) = deadline {
+        tokio::time::sleep_until(deadline.into()).await;
+    }
+}
+
+/// The signals to a master. Conventions: TERM, INT, HUP (everybody), QUIT quick (gunicorn; nginx means graceful
+/// by it), TTIN and TTOU (unicorn, gunicorn, Puma).
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    quit: Signal,
+    hangup: Signal,
+    more: Signal,
+    fewer: Signal,
+    user1: Signal,
+    user2: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Signals> {
+        let raw = |number: i32| signal(SignalKind::from_raw(number));
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            quit: signal(SignalKind::quit())?,
+            hangup: signal(SignalKind::hangup())?,
+            more: raw(crate::sys::process::TTIN)?,
+            fewer: raw(crate::sys::process::TTOU)?,
+            // Their default action would end the master; both have a meaning in the field that may be tried.
+            user1: signal(SignalKind::user_defined1())?,
+            user2: signal(SignalKind::user_defined2())?,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            biased;
+            _ = self.quit.recv() => "SIGQUIT",
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.hangup.recv() => "SIGHUP",
+            _ = self.more.recv() => "SIGTTIN",
+            _ = self.fewer.recv() => "SIGTTOU",
+            _ = self.user1.recv() => "SIGUSR1",
+            _ = self.user2.recv() => "SIGUSR2",
+        }
+    }
+}

@@ -1,4 +1,175 @@
-//! A worker: loads one plugin and serves on the sockets that it inherited.
+//! A worker's life: take the channel, be assigned, load the plugin, say ready, serve, drain, exit.
+//!
+//! A worker is generic until its assignment comes. It never reads the configuration, so a half-saved file cannot
+//! reach it, and it never outlives its master for longer than a drain.
+//!
+//! - [`http`]: the HTTP side, whatever the plugin is made of
+//! - [`plugin`]: what a plugin must be able to do, and the kinds there are
+//! - `recycle`: when a worker asks to be replaced
+//! - `verify`: the other thing that a worker process may be asked: is this plugin usable?
 
 pub mod http;
 pub mod plugin;
+mod recycle;
+mod verify;
+
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::channel::{self, Assign, Channel, Large, Plugin, ToMaster, ToWorker};
+use crate::sys;
+use http::{Control, Counters, Server};
+use plugin::HttpPlugin;
+use plugin::native::{self, NativeHttp};
+use recycle::Recycling;
+
+/// The whole life of a worker process: the body of `launcher worker`.
+pub fn main() -> ExitCode {
+    let channel = match sys::stdio::take_stdin() {
+        Ok(channel) => channel,
+        Err(error) => return give_up(&format!("standard input cannot be taken: {error}")),
+    };
+    match channel::receive_blocking::<ToWorker>(channel.as_fd(), Large::Accepted) {
+        // The master went away before it had anything to say.
+        Ok(None) => ExitCode::SUCCESS,
+        Ok(Some((ToWorker::Assign(assign), descriptors))) => match serve(&channel, *assign, descriptors) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(reason) => fail(&channel, reason),
+        },
+        Ok(Some((ToWorker::Verify { .. }, descriptors))) => match <[OwnedFd; 2]>::try_from(descriptors) {
+            Ok([source, compiled]) => {
+                let answer = verify::verify(source, compiled);
+                channel::send_blocking(channel.as_fd(), &answer).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS)
+            }
+            Err(_) => give_up("a request to verify came without its two descriptors"),
+        },
+        Ok(Some(_)) => give_up("an order came before the assignment"),
+        Err(error) => give_up(&format!("{error}; a worker is started by `launcher run` only")),
+    }
+}
+
+fn give_up(reason: &str) -> ExitCode {
+    eprintln!("launcher: worker: {reason}");
+    ExitCode::from(2)
+}
+
+fn fail(channel: &OwnedFd, reason: String) -> ExitCode {
+    // If the master is gone there is nobody to tell.
+    let _ = channel::send_blocking(channel.as_fd(), &ToMaster::Failed { reason });
+    ExitCode::FAILURE
+}
+
+/// Serve until told to drain. An error is why the worker cannot serve, for a person.
+fn serve(channel: &OwnedFd, assign: Assign, mut descriptors: Vec<OwnedFd>) -> Result<(), String> {
+    if descriptors.len() != 1 + assign.listeners.len() {
+        return Err("the assignment and its descriptors do not match".to_owned());
+    }
+    let listeners = descriptors.split_off(1);
+    let loadable = File::from(descriptors.remove(0));
+    if let Some(identity) = &assign.identity {
+        sys::identity::assume(identity.uid, identity.gid, &identity.groups)
+            .map_err(|error| format!("cannot become user {} of group {}: {error}", identity.uid, identity.gid))?;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        // With the default of 61 a guest that computes for long delays timers by a second.
+        .event_interval(1)
+        .build()
+        .map_err(|error| format!("the event loop cannot be started: {error}"))?;
+    runtime.block_on(async {
+        match &assign.plugin {
+            Plugin::Wasm(manifest) => {
+                let guest = plugin::wasm::load(loadable, manifest, &assign).await?;
+                run(channel, assign, listeners, guest).await
+            }
+            Plugin::Native => {
+                let native = load_native(&loadable, &assign)?;
+                let served = run(channel, assign, listeners, native).await;
+                // Calls that the plugin still holds: then nothing may be dropped under them.
+                let _ = native.shutdown();
+                served
+            }
+        }
+    })
+}
+
+fn load_native(library: &File, assign: &Assign) -> Result<NativeHttp, String> {
+    sys::fatal_signal::name_plugin(&assign.plugin_path);
+    sys::fatal_signal::install().map_err(|error| format!("fatal signals cannot be handled: {error}"))?;
+    let identity = native::Identity {
+        service: &assign.service,
+        worker: assign.worker,
+        slot: assign.slot,
+        generation: assign.generation,
+    };
+    NativeHttp::load(library.as_fd(), &assign.config, identity)
+        .map_err(|error| format!("{} {error}", assign.plugin_path))
+}
+
+async fn run<P: HttpPlugin>(
+    channel: &OwnedFd,
+    assign: Assign,
+    listeners: Vec<OwnedFd>,
+    plugin: P,
+) -> Result<(), String> {
+    let duplicate = || channel.try_clone().map_err(|error| format!("the channel cannot be duplicated: {error}"));
+    let (ours, watched) = (duplicate()?, duplicate()?);
+    let channel = Arc::new(Channel::new(ours).map_err(|error| format!("the channel cannot be used: {error}"))?);
+
+    let (plugin, wish) = Recycling::new(plugin, &assign.limits, assign.worker);
+    // One for the life of the process, like the server itself.
+    let counters: &'static Counters = Box::leak(Box::default());
+    let listeners = assign.listeners.into_iter().zip(listeners).collect();
+    let report = Arc::new(|event: http::Event<'_>| {
+        // The listeners are the master's news, not each worker's.
+        if !matches!(event, http::Event::Listening { registration: sys::accept::Registration::Exclusive, .. }) {
+            // One write a line: lines of several threads stay whole. Nobody is left to tell if it fails.
+            let _ = std::io::stderr().write_all(format!("launcher: {event}\n").as_bytes());
+        }
+    });
+    let (server, control) = Server::new(Arc::new(plugin), assign.limits, listeners, counters, report)
+        .map_err(|error| format!("the listeners cannot be served: {error}"))?;
+
+    let orphaned = control.clone();
+    sys::orphan::watch(watched, assign.drain_timeout, move || orphaned.drain())
+        .map_err(|error| format!("no thread could be started: {error}"))?;
+    let mut terminate =
+        signal(SignalKind::terminate()).map_err(|error| format!("signals cannot be handled: {error}"))?;
+    // Sent to a whole terminal or group they are meant for the master; it tells its workers what to do.
+    let _ignored = [SignalKind::interrupt(), SignalKind::hangup()].map(signal);
+
+    let drain_on_terminate = control.clone();
+    tokio::spawn(async move {
+        // systemd sends it to every process of a unit: finish what is in flight.
+        while terminate.recv().await.is_some() {
+            drain_on_terminate.drain();
+        }
+    });
+    let wisher = Arc::clone(&channel);
+    tokio::spawn(async move {
+        let reason = wish.reached().await;
+        drop(wisher.send(&ToMaster::Recycle { reason }, &[]).await);
+    });
+    tokio::spawn(obey(Arc::clone(&channel), control));
+    channel.send(&ToMaster::Ready, &[]).await.map_err(|error| error.to_string())?;
+    server.serve().await;
+    Ok(())
+}
+
+/// Follow the master's orders, until it is gone.
+async fn obey(channel: Arc<Channel>, control: Control) {
+    loop {
+        match channel.receive::<ToWorker>(Large::Accepted).await {
+            Ok(Some((ToWorker::Drain, _))) => control.drain(),
+            Ok(Some((ToWorker::Nudge, _))) => control.nudge(),
+            // Of a later version: what it asks for is not known here.
+            Ok(Some(_)) => {}
+            Ok(None) | Err(_) => return control.drain(),
+        }
+    }
+}

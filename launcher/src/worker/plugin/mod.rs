@@ -4,6 +4,7 @@
 //! costs no task, no channel and no allocation on this border.
 
 pub mod native;
+pub mod wasm;
 
 use std::error::Error;
 use std::future::Future;

@@ -1,0 +1,79 @@
+//! The verbs that look and do not touch: `check`, `inspect`, `schema`. No plugin is ever executed here.
+
+use std::io::{IsTerminal, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use launcher::config::{Diagnostics, Service};
+use launcher::plugin_file::{self, PluginFile};
+
+use crate::BAD_INPUT;
+
+/// `launcher check`: everything that `run` would refuse.
+pub(crate) fn check(path: &Path) -> ExitCode {
+    let config = match launcher::config::load(path) {
+        Ok(config) => config,
+        Err(diagnostics) => {
+            print_diagnostics(&diagnostics);
+            return ExitCode::from(BAD_INPUT);
+        }
+    };
+    print_diagnostics(&config.warnings);
+    let mut bad = false;
+    for (name, service) in &config.services {
+        match check_plugin(service) {
+            Ok(found) => print(&format!("{name}: {}: {found}\n", service.plugin)),
+            Err(problem) => {
+                bad = true;
+                eprintln!("error: service `{name}`: {}: {problem}", service.plugin);
+            }
+        }
+    }
+    if bad {
+        return ExitCode::from(BAD_INPUT);
+    }
+    print(&format!("{}: good\n", path.display()));
+    ExitCode::SUCCESS
+}
+
+fn check_plugin(service: &Service) -> Result<String, String> {
+    if service.build.is_some() && !service.plugin_path.exists() {
+        return Ok("missing; `run` will build it".to_owned());
+    }
+    let file = PluginFile::read(&service.plugin_path).map_err(|error| error.to_string())?;
+    plugin_file::verify(file.bytes()).map(|verified| verified.summary()).map_err(|error| error.to_string())
+}
+
+/// `launcher inspect`: what a plugin is.
+pub(crate) fn inspect(path: &Path) -> ExitCode {
+    let described = PluginFile::read(path)
+        .map_err(|error| error.to_string())
+        .and_then(|file| plugin_file::describe(file.bytes()).map_err(|error| error.to_string()));
+    match described {
+        Ok(text) => {
+            print(&format!("{}\n{text}", path.display()));
+            ExitCode::SUCCESS
+        }
+        Err(problem) => {
+            eprintln!("error: {}: {problem}", path.display());
+            ExitCode::from(BAD_INPUT)
+        }
+    }
+}
+
+/// `launcher schema`.
+pub(crate) fn schema() -> ExitCode {
+    print(&format!("{:#}\n", launcher::config::schema()));
+    ExitCode::SUCCESS
+}
+
+/// Show what is wrong with a configuration, in colour on a terminal.
+pub(crate) fn print_diagnostics(diagnostics: &Diagnostics) {
+    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+    eprint!("{}", diagnostics.render(colour));
+}
+
+/// A reader that went away (`| head`) is no failure.
+fn print(text: &str) {
+    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+}

@@ -1,0 +1,198 @@
+//! Compiled WASM on disk: found again by the hash of the source and of the compiler.
+//!
+//! A compiled component is machine code, so what lies here is run as it is. The directory is ours, 0700, and
+//! reached by no symbolic link; a directory that is not so is refused and the launcher compiles every time.
+//! An entry is written beside its place, synced and renamed, so that a reader sees all of it or nothing.
+
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use crate::channel::Plugin;
+use crate::sys::file;
+
+/// Entries kept; beyond it the ones unused for longest go.
+const ENTRIES: usize = 64;
+/// An unfinished entry older than this belongs to a process that is gone.
+const UNFINISHED: Duration = Duration::from_secs(3600);
+
+/// The compiled forms of plugins.
+#[derive(Debug, Clone)]
+pub struct Cache {
+    directory: PathBuf,
+}
+
+/// Why the cache cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum CacheError {
+    /// Another user could put machine code there.
+    #[error("{} {problem}; compiled plugins are not kept there", path.display())]
+    Unsafe {
+        /// The directory or a part of its path.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// The system refused.
+    #[error("{}: {source}; compiled plugins are not kept", path.display())]
+    Io {
+        /// The directory.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+}
+
+impl Cache {
+    /// Open or make the directory.
+    pub fn open(directory: &Path) -> Result<Cache, CacheError> {
+        let fail = |source| CacheError::Io { path: directory.to_owned(), source };
+        DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(fail)?;
+        let real = fs::canonicalize(directory).map_err(fail)?;
+        let us = file::user();
+        let metadata = fs::symlink_metadata(directory).map_err(fail)?;
+        let problem = |problem| CacheError::Unsafe { path: directory.to_owned(), problem };
+        if !metadata.is_dir() {
+            return Err(problem("is a symbolic link"));
+        }
+        if metadata.uid() != us {
+            return Err(problem("belongs to another user"));
+        }
+        if metadata.mode() & 0o077 != 0 {
+            return Err(problem("is open to other users (chmod 700 it)"));
+        }
+        for ancestor in real.ancestors().skip(1) {
+            let metadata = fs::symlink_metadata(ancestor).map_err(fail)?;
+            let owned = metadata.uid() == us || metadata.uid() == 0;
+            // In a sticky directory such as /tmp only the owner renames an entry.
+            let writable = metadata.mode() & 0o022 != 0 && metadata.mode() & 0o1000 == 0;
+            if !owned || writable {
+                return Err(CacheError::Unsafe {
+                    path: ancestor.to_owned(),
+                    problem: "can be changed by another user",
+                });
+            }
+        }
+        Ok(Cache { directory: real })
+    }
+
+    /// The compiled form of a source with this hash, if it was kept: what it is, and its file.
+    pub fn find(&self, hash: &str) -> Option<(Plugin, File)> {
+        let path = self.path(hash, "json");
+        let mut description = String::new();
+        file::open_own(&path).ok()?.take(64 * 1024).read_to_string(&mut description).ok()?;
+        let plugin = serde_json::from_str(&description).ok()?;
+        let compiled = file::open_own(&self.path(hash, "cwasm")).ok()?;
+        // For `prune`: used now. Failing to say so only makes it go earlier.
+        let _ = compiled.set_modified(SystemTime::now());
+        Some((plugin, compiled))
+    }
+
+    /// Keep a compiled form.
+    pub fn keep(&self, hash: &str, plugin: &Plugin, compiled: &mut dyn Read) -> io::Result<()> {
+        self.write(&self.path(hash, "json"), &mut serde_json::to_vec(plugin)?.as_slice())?;
+        // Last: an entry is there when its compiled form is.
+        self.write(&self.path(hash, "cwasm"), compiled)?;
+        self.prune();
+        Ok(())
+    }
+
+    fn path(&self, hash: &str, extension: &str) -> PathBuf {
+        self.directory.join(format!("{hash}.{extension}"))
+    }
+
+    fn write(&self, path: &Path, contents: &mut dyn Read) -> io::Result<()> {
+        let unfinished = path.with_extension(format!("{}.unfinished", std::process::id()));
+        let written = file::create_own(&unfinished).and_then(|mut file| {
+            io::copy(contents, &mut file)?;
+            file.flush()?;
+            file.sync_data()?;
+            fs::rename(&unfinished, path)
+        });
+        if written.is_err() {
+            let _ = fs::remove_file(&unfinished);
+        }
+        written
+    }
+
+    /// Let the entries go that nobody used for longest, and what an ended process left unfinished.
+    fn prune(&self) {
+        let Ok(entries) = fs::read_dir(&self.directory) else { return };
+        let mut compiled = Vec::new();
+        for entry in entries.flatten() {
+            let path = entry.path();
+            let Some(modified) = entry.metadata().ok().and_then(|metadata| metadata.modified().ok()) else { continue };
+            match path.extension().and_then(|extension| extension.to_str()) {
+                Some("cwasm") => compiled.push((modified, path)),
+                Some("unfinished") if modified.elapsed().is_ok_and(|age| age > UNFINISHED) => {
+                    let _ = fs::remove_file(path);
+                }
+                _ => {}
+            }
+        }
+        compiled.sort();
+        for (_, path) in compiled.iter().rev().skip(ENTRIES) {
+            let _ = fs::remove_file(path);
+            let _ = fs::remove_file(path.with_extension("json"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    fn directory() -> tempfile::TempDir {
+        tempfile::tempdir().expect("a directory")
+    }
+
+    #[test]
+    fn what_was_kept_is_found_and_nothing_else() {
+        let place = directory();
+        let cache = Cache::open(&place.path().join("cache")).expect("opens");
+        assert!(cache.find("aa").is_none());
+        cache.keep("aa", &Plugin::Native, &mut &b"code"[..]).expect("kept");
+        let (plugin, file) = cache.find("aa").expect("found");
+        assert_eq!((plugin, io::read_to_string(file).expect("read")), (Plugin::Native, "code".to_owned()));
+        assert!(cache.find("ab").is_none());
+    }
+
+    #[test]
+    fn a_directory_that_others_can_write_is_refused() {
+        let place = directory();
+        let path = place.path().join("cache");
+        fs::create_dir(&path).expect("made");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).expect("opened up");
+        assert!(matches!(Cache::open(&path), Err(CacheError::Unsafe { .. })));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).expect("closed");
+        fs::set_permissions(place.path(), fs::Permissions::from_mode(0o777)).expect("opened up");
+        assert!(matches!(Cache::open(&path), Err(CacheError::Unsafe { .. })));
+    }
+
+    #[test]
+    fn a_link_in_place_of_the_directory_or_an_entry_is_refused() {
+        let place = directory();
+        let (real, link) = (place.path().join("real"), place.path().join("link"));
+        let cache = Cache::open(&real).expect("opens");
+        symlink(&real, &link).expect("linked");
+        assert!(matches!(Cache::open(&link), Err(CacheError::Unsafe { .. })));
+        cache.keep("aa", &Plugin::Native, &mut &b"code"[..]).expect("kept");
+        fs::rename(real.join("aa.cwasm"), real.join("elsewhere")).expect("moved");
+        symlink(real.join("elsewhere"), real.join("aa.cwasm")).expect("linked");
+        assert!(cache.find("aa").is_none());
+    }
+
+    #[test]
+    fn it_stays_small() {
+        let place = directory();
+        let cache = Cache::open(&place.path().join("cache")).expect("opens");
+        for number in 0..ENTRIES + 9 {
+            cache.keep(&format!("{number:04}"), &Plugin::Native, &mut &b"code"[..]).expect("kept");
+        }
+        let entries = fs::read_dir(place.path().join("cache")).expect("listed").count();
+        assert_eq!(entries, 2 * ENTRIES);
+    }
+}

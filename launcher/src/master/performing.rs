@@ -1,0 +1,357 @@
+//! What the master does for the pools: spawns, drains, kills; and what becomes of workers and preparations.
+
+use std::os::fd::OwnedFd;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Command, ExitStatus};
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::child::{self, Child};
+use super::generation::Pinned;
+use super::journal::{Fact, Stream, WorkerName};
+use super::pool::{self, Action, Generation, RollbackReason, Slot, WorkerId};
+use super::service::{self, Decision, Missing, Outcome, Preparation, PrepareError, Rollout, ServiceKey};
+use super::{Event, Master, Phase, Running, milliseconds, output};
+use crate::channel::{self, ToMaster, ToWorker};
+use crate::config;
+use crate::sys;
+
+impl Master {
+    /// Give a pool an event and perform what it wants, and what that leads to.
+    pub(super) fn tell_pool(&mut self, key: ServiceKey, event: pool::Event) {
+        self.follow_ups.push_back((key, event));
+        self.follow_up();
+    }
+
+    pub(super) fn follow_up(&mut self) {
+        while let Some((key, event)) = self.follow_ups.pop_front() {
+            let Some(service) = self.services.get_mut(&key) else { continue };
+            for action in service.pool.handle(event, Instant::now(), &mut self.ids) {
+                self.perform(key, action);
+            }
+        }
+    }
+
+    fn perform(&mut self, key: ServiceKey, action: Action) {
+        match action {
+            Action::Spawn { worker, slot, generation } => {
+                if let Err(reason) = self.spawn(key, worker, slot, generation) {
+                    if let Some(service) = self.services.get_mut(&key) {
+                        let name = service.name.clone();
+                        service.last_failure = Some(reason.clone());
+                        self.journal.record(&Fact::SpawnFailed { service: name, slot, generation, reason });
+                    }
+                    // The pool's backoff decides when it is tried again.
+                    self.follow_ups.push_back((key, pool::Event::Exited(worker)));
+                }
+            }
+            Action::Drain(worker) => {
+                if let Some(running) = self.workers.get(&worker) {
+                    self.journal.record(&Fact::Draining(running.name.clone()));
+                    running.child.send(ToWorker::Drain, Vec::new());
+                }
+            }
+            Action::Kill(worker) => {
+                if let Some(running) = self.workers.get(&worker) {
+                    running.child.kill();
+                }
+            }
+            Action::Promoted(generation) => self.on_promoted(key, generation),
+            Action::RolledBack { generation, reason } => self.on_rolled_back(key, generation, reason),
+            Action::Failed => {
+                if let Some(service) = self.services.get(&key) {
+                    let reason = service.last_failure.clone().unwrap_or_else(|| "its workers crash".to_owned());
+                    self.journal.record(&Fact::ServiceFailed { service: service.name.clone(), reason });
+                }
+            }
+            Action::Recovered => {
+                if let Some(service) = self.services.get(&key) {
+                    self.journal.record(&Fact::ServiceRecovered { service: service.name.clone() });
+                }
+            }
+            Action::Retired(generation) => {
+                if let Some(service) = self.services.get_mut(&key) {
+                    service.generations.remove(&generation);
+                }
+            }
+            Action::Stop => {
+                self.services.remove(&key);
+                self.release_listeners();
+            }
+        }
+    }
+
+    fn spawn(&mut self, key: ServiceKey, id: WorkerId, slot: Slot, generation: Generation) -> Result<(), String> {
+        let service = self.services.get(&key).ok_or("the service is gone")?;
+        let deployable = service.generations.get(&generation).ok_or("the generation is gone")?;
+        let settings = &deployable.settings;
+        let mut parcel: Vec<Arc<OwnedFd>> = vec![Arc::clone(&deployable.pinned.loadable)];
+        let mut listeners = Vec::new();
+        for (listen, listener) in settings.listen.iter().zip(&deployable.listeners) {
+            // Held since before the generation; bound anew only when the configuration left the address and
+            // a rollback returns to it.
+            let (bound, _) = self.listeners.hold(listener).map_err(|error| error.to_string())?;
+            parcel.push(bound.socket);
+            listeners.push(channel::Listener { name: listen.name.clone(), address: bound.address });
+        }
+        let mut env = settings.env.clone();
+        for (variable, value) in [
+            ("LAUNCHER_SERVICE", service.name.to_string()),
+            ("LAUNCHER_WORKER_ID", id.0.to_string()),
+            ("LAUNCHER_WORKER_SLOT", slot.0.to_string()),
+            ("LAUNCHER_WORKER_GENERATION", generation.0.to_string()),
+        ] {
+            env.insert(variable.to_owned(), value);
+        }
+        let mut command = Command::new(&self.pinner.binary);
+        command.args(["worker", &format!("{}/{}", service.name, slot.0)]).envs(&env);
+        // What systemd told the master is not for its workers: READY=1 from one would be taken for the master's.
+        for variable in ["NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID", "WATCHDOG_USEC", "WATCHDOG_PID"]
+        {
+            command.env_remove(variable);
+        }
+        let assign = assign(service, deployable, id, slot, generation, listeners, env);
+        let events = self.events.clone();
+        let report = move |event| {
+            let events = events.clone();
+            async move { drop(events.send(Event::Child(id, event)).await) }
+        };
+        let (child, pipes) = Child::spawn(&mut command, report).map_err(|error| error.to_string())?;
+        child.send(ToWorker::Assign(Box::new(assign)), parcel);
+        let name = WorkerName { service: service.name.clone(), worker: id, slot, generation, pid: child.pid };
+        for (pipe, stream) in [(pipes.stdout, Stream::Stdout), (pipes.stderr, Stream::Stderr)] {
+            if let Some(pipe) = pipe {
+                tokio::spawn(output::drain(pipe, stream, name.clone(), self.journal.clone()));
+            }
+        }
+        self.journal.record(&Fact::Spawned(name.clone()));
+        self.workers.insert(id, Running { service: key, name, child, spawned: Instant::now(), failure: None });
+        Ok(())
+    }
+
+    fn on_promoted(&mut self, key: ServiceKey, generation: Generation) {
+        let Some(service) = self.services.get_mut(&key) else { return };
+        let rollout = service.rollout.take_if(|rollout| rollout.generation == generation);
+        let (trigger, took_ms) = match rollout {
+            Some(rollout) => (rollout.trigger, milliseconds(rollout.since.elapsed())),
+            None => ("return to it".to_owned(), 0),
+        };
+        let workers = service.pool.limits().size;
+        service.outcome = Outcome::Serving;
+        let name = service.name.clone();
+        self.journal.record(&Fact::Promoted { service: name, generation, took_ms, trigger, workers });
+        self.release_listeners();
+    }
+
+    fn on_rolled_back(&mut self, key: ServiceKey, generation: Generation, reason: RollbackReason) {
+        let Some(service) = self.services.get_mut(&key) else { return };
+        let name = service.name.clone();
+        service.rollout.take_if(|rollout| rollout.generation == generation);
+        let failure = service.last_failure.as_deref().unwrap_or("no reason is known");
+        let reason = match reason {
+            RollbackReason::Superseded => {
+                return self.journal.record(&Fact::Superseded { service: name, generation });
+            }
+            RollbackReason::NotStarted => format!("its workers ended before they were ready: {failure}"),
+            RollbackReason::NotReady => {
+                let timeout = service.pool.limits().ready_timeout;
+                format!("its workers were not ready within {}", humantime::format_duration(timeout))
+            }
+            RollbackReason::Crashed => format!("its workers crash: {failure}"),
+            RollbackReason::Requested => "it was asked for".to_owned(),
+        };
+        if service.pool.serving().is_none() && service.outcome == Outcome::Open {
+            service.outcome = Outcome::Failed { reason: reason.clone(), unusable: false };
+        }
+        self.journal.record(&Fact::RolledBack { service: name, generation, reason });
+    }
+
+    pub(super) fn on_child(&mut self, id: WorkerId, event: child::Event) {
+        let Some(running) = self.workers.get_mut(&id) else { return };
+        let key = running.service;
+        match event {
+            child::Event::Said(ToMaster::Ready) => {
+                let took_ms = milliseconds(running.spawned.elapsed());
+                self.journal.record(&Fact::Ready { worker: running.name.clone(), took_ms });
+                self.tell_pool(key, pool::Event::Ready(id));
+            }
+            child::Event::Said(ToMaster::Failed { reason }) => running.failure = Some(reason),
+            child::Event::Said(ToMaster::Recycle { reason }) => {
+                self.journal.record(&Fact::Recycling { worker: running.name.clone(), reason });
+                self.tell_pool(key, pool::Event::Recycle(id));
+            }
+            child::Event::Said(ToMaster::Verified { .. }) => {
+                running.failure = Some("it answered a question that nobody asked".to_owned());
+                running.child.kill();
+            }
+            child::Event::Babbled(reason) => {
+                running.failure = Some(reason);
+                running.child.kill();
+            }
+            child::Event::Exited(status) => self.on_exit(id, status),
+        }
+    }
+
+    fn on_exit(&mut self, id: WorkerId, status: ExitStatus) {
+        let Some(running) = self.workers.remove(&id) else { return };
+        let key = running.service;
+        let Some(service) = self.services.get_mut(&key) else { return };
+        let state = service.pool.worker(id).map(|worker| worker.state);
+        let expected = matches!(state, None | Some(pool::State::Draining { .. } | pool::State::Killed { .. }));
+        let mut reason = sys::process::describe(status);
+        if let Some(failure) = running.failure {
+            reason = format!("{reason}: {failure}");
+            service.last_failure = Some(failure);
+        } else if !expected {
+            service.last_failure = Some(format!("a worker {reason}"));
+        }
+        self.journal.record(&Fact::Exited {
+            worker: running.name,
+            code: status.code(),
+            signal: status.signal(),
+            reason,
+            expected,
+        });
+        if !expected {
+            self.nudge(key);
+        }
+        self.tell_pool(key, pool::Event::Exited(id));
+    }
+
+    /// A worker that was woken for a connection and died before it accepted leaves the connection in the queue
+    /// until the next one comes: let the others look.
+    fn nudge(&self, key: ServiceKey) {
+        let Some(service) = self.services.get(&key) else { return };
+        for (id, worker) in service.pool.workers() {
+            if worker.state.serves()
+                && let Some(running) = self.workers.get(&id)
+            {
+                running.child.send(ToWorker::Nudge, Vec::new());
+            }
+        }
+    }
+
+    /// Start a preparation, or leave the trigger for the end of the one in progress.
+    pub(super) fn prepare(&mut self, key: ServiceKey, trigger: String, missing: Missing) {
+        let Some(service) = self.services.get_mut(&key).filter(|service| !service.removed) else { return };
+        if !service.wants_preparation(trigger, Instant::now()) {
+            return;
+        }
+        let settings = Box::new(service.config.clone());
+        let task = service::prepare(
+            self.pinner.clone(),
+            self.journal.clone(),
+            service.name.clone(),
+            settings.clone(),
+            self.config.path.parent().unwrap_or(Path::new("/")).to_owned(),
+            service.pinned(),
+            missing,
+        );
+        let events = self.events.clone();
+        tokio::spawn(async move {
+            let result = task.await;
+            drop(events.send(Event::Prepared { service: key, settings, result }).await);
+        });
+    }
+
+    pub(super) fn on_prepared(
+        &mut self,
+        key: ServiceKey,
+        settings: config::Service,
+        result: Result<Arc<Pinned>, PrepareError>,
+    ) {
+        let stopping = matches!(self.phase, Phase::Stopping(_));
+        let Some(service) = self.services.get_mut(&key).filter(|service| !service.removed && !stopping) else { return };
+        let Preparation::Running { trigger, since, next } =
+            std::mem::replace(&mut service.preparation, Preparation::Idle)
+        else {
+            return;
+        };
+        let name = service.name.clone();
+        match result {
+            Ok(pinned) => match service.decide(settings, pinned) {
+                Decision::Deploy(generation) => {
+                    self.journal.record(&Fact::ReloadStarted { service: name, generation, trigger: trigger.clone() });
+                    service.rollout = Some(Rollout { generation, trigger, since });
+                    service.last_failure = None;
+                    self.tell_pool(key, pool::Event::Reload(generation));
+                }
+                Decision::Same(generation) => {
+                    self.journal.record(&Fact::Unchanged { service: name, trigger });
+                    if service.pool.serving() == Some(generation) {
+                        self.tell_pool(key, pool::Event::Reload(generation));
+                    }
+                }
+            },
+            // The file changed once more while it was read: what was wrong then says nothing now.
+            Err(_) if next.is_some() => {}
+            Err(error) => {
+                let reason = error.to_string();
+                self.journal.record(&Fact::ReloadFailed { service: name, trigger, reason });
+                service.fail_first(&error);
+            }
+        }
+        if let Some(trigger) = next {
+            self.prepare(key, trigger, Missing::Fail);
+        }
+    }
+}
+
+fn assign(
+    service: &service::Service,
+    deployable: &service::Deployable,
+    id: WorkerId,
+    slot: Slot,
+    generation: Generation,
+    listeners: Vec<channel::Listener>,
+    env: std::collections::BTreeMap<String, String>,
+) -> channel::Assign {
+    let settings = &deployable.settings;
+    let wasm = &settings.wasm;
+    let limits = &settings.limits;
+    channel::Assign {
+        service: service.name.to_string(),
+        worker: id.0,
+        slot: slot.0,
+        generation: generation.0,
+        plugin: deployable.pinned.plugin.clone(),
+        plugin_path: settings.plugin.clone(),
+        listeners,
+        env,
+        config: settings.config.clone(),
+        limits: channel::Limits {
+            memory: limits.memory,
+            request_timeout: limits.request_timeout,
+            idle_timeout: limits.idle_timeout,
+            connections: limits.connections,
+            max_requests: limits.max_requests,
+            max_lifetime: limits.max_lifetime,
+        },
+        wasm: wasm_host::Settings {
+            memory: wasm.memory,
+            cpu_time: wasm.cpu_time,
+            reuse: wasm.reuse,
+            dirs: wasm
+                .dirs
+                .iter()
+                .map(|(host, guest, writable)| wasm_host::Dir {
+                    host: host.clone(),
+                    guest: guest.clone(),
+                    writable: *writable,
+                })
+                .collect(),
+            network: wasm
+                .network
+                .iter()
+                .map(|(host, port)| wasm_host::Endpoint { host: host.clone(), port: *port })
+                .collect(),
+        },
+        drain_timeout: service.pool.limits().drain_timeout,
+        identity: settings.user.as_ref().map(|user| channel::Identity {
+            uid: user.uid,
+            gid: user.gid,
+            groups: user.groups.clone(),
+        }),
+    }
+}

@@ -1,0 +1,256 @@
+//! One service in the master: its pool, its generations, and what is being prepared for it.
+//!
+//! A trigger (start, a changed file, a signal, a new configuration) leads to a *preparation*: the plugin is
+//! pinned and verified in a task. What comes out of it becomes a generation and goes to the pool, or changes
+//! nothing. One preparation at a time; a trigger that comes meanwhile waits in one place.
+//!
+//! Nothing is performed here: [`super::Master`] does that.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::build::{self, BuildError};
+use super::generation::{PinError, Pinned, Pinner};
+use super::journal::{Fact, Journal, Name};
+use super::listeners::Key;
+use super::pool::{self, Generation, Pool};
+use crate::config;
+
+/// Failures at which a generation is given up before its promotion.
+const TRIES: u32 = 3;
+
+/// A service's identity in the master; a service that is removed and added again is another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ServiceKey(pub u64);
+
+/// One immutable deployable.
+#[derive(Debug)]
+pub struct Deployable {
+    /// The settings that it was made with.
+    pub settings: config::Service,
+    /// The plugin.
+    pub pinned: Arc<Pinned>,
+    /// Where it listens.
+    pub listeners: Vec<Key>,
+}
+
+/// What is on its way to the workers.
+#[derive(Debug)]
+pub struct Rollout {
+    /// The generation.
+    pub generation: Generation,
+    /// Why, for people.
+    pub trigger: String,
+    /// When the trigger was noticed.
+    pub since: Instant,
+}
+
+/// The preparation in progress, if any.
+#[derive(Debug)]
+pub enum Preparation {
+    /// None.
+    Idle,
+    /// One.
+    Running {
+        /// Why, for people.
+        trigger: String,
+        /// Since when.
+        since: Instant,
+        /// A trigger that came meanwhile.
+        next: Option<String>,
+    },
+}
+
+/// How the first generation ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// It has not.
+    Open,
+    /// It served.
+    Serving,
+    /// It did not.
+    Failed {
+        /// Why, for people.
+        reason: String,
+        /// The plugin is at fault, not the attempt to run it.
+        unusable: bool,
+    },
+}
+
+/// What a preparation led to.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Give this to the pool.
+    Deploy(Generation),
+    /// The same is serving or on its way already; what else is on its way is abandoned.
+    Same(Generation),
+}
+
+/// Whether a plugin that is missing is built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Missing {
+    /// At the start: by `build:`, if there is one.
+    Build,
+    /// Later: an operator who runs a service builds when he wants to.
+    Fail,
+}
+
+/// Why there is nothing to deploy.
+#[derive(Debug, thiserror::Error)]
+pub enum PrepareError {
+    /// There is no plugin and it could not be built.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    /// The plugin is not usable.
+    #[error(transparent)]
+    Pin(#[from] PinError),
+}
+
+/// One service.
+#[derive(Debug)]
+pub struct Service {
+    /// Its name.
+    pub name: Name,
+    /// Its settings as wanted now.
+    pub config: config::Service,
+    /// Its workers.
+    pub pool: Pool,
+    /// What its workers run or may return to.
+    pub generations: BTreeMap<Generation, Deployable>,
+    /// What is being prepared.
+    pub preparation: Preparation,
+    /// What is on its way.
+    pub rollout: Option<Rollout>,
+    /// How its first generation ended.
+    pub outcome: Outcome,
+    /// The last thing that went wrong with a worker, in words.
+    pub last_failure: Option<String>,
+    /// It is no longer in the configuration: it goes when its workers are gone.
+    pub removed: bool,
+    last_generation: u64,
+}
+
+impl Service {
+    /// A service without workers.
+    pub fn new(name: Name, config: config::Service, seed: u64, now: Instant) -> Service {
+        let pool = Pool::new(limits(&config), seed, now);
+        Service {
+            name,
+            config,
+            pool,
+            generations: BTreeMap::new(),
+            preparation: Preparation::Idle,
+            rollout: None,
+            outcome: Outcome::Open,
+            last_failure: None,
+            removed: false,
+            last_generation: 0,
+        }
+    }
+
+    /// Note a trigger. `true`: a preparation is to be started now.
+    pub fn wants_preparation(&mut self, trigger: String, now: Instant) -> bool {
+        match &mut self.preparation {
+            Preparation::Running { next, .. } => {
+                *next = Some(trigger);
+                false
+            }
+            idle @ Preparation::Idle => {
+                *idle = Preparation::Running { trigger, since: now, next: None };
+                true
+            }
+        }
+    }
+
+    /// The pinned plugins that a preparation may find again.
+    pub fn pinned(&self) -> Vec<Arc<Pinned>> {
+        self.generations.values().map(|deployable| Arc::clone(&deployable.pinned)).collect()
+    }
+
+    /// Make a generation of what was prepared, unless it is what serves or comes already.
+    pub fn decide(&mut self, settings: config::Service, pinned: Arc<Pinned>) -> Decision {
+        for generation in self.pool.incoming().into_iter().chain(self.pool.serving()) {
+            if let Some(there) = self.generations.get(&generation)
+                && there.pinned.hash == pinned.hash
+                && same_generation(&there.settings, &settings)
+            {
+                return Decision::Same(generation);
+            }
+        }
+        self.last_generation += 1;
+        let generation = Generation(self.last_generation);
+        let listeners = Key::of(&self.name, &settings.listen);
+        self.generations.insert(generation, Deployable { settings, pinned, listeners });
+        Decision::Deploy(generation)
+    }
+
+    /// A preparation failed before any generation was there to serve.
+    pub fn fail_first(&mut self, error: &PrepareError) {
+        if self.outcome == Outcome::Open && self.pool.serving().is_none() && self.pool.incoming().is_none() {
+            let unusable = matches!(error, PrepareError::Pin(error) if !matches!(error, PinError::Unverified { .. }));
+            self.outcome = Outcome::Failed { reason: error.to_string(), unusable };
+        }
+    }
+
+    /// The listeners that must be held: those wanted, and those of the generations that run.
+    pub fn wanted_listeners(&self) -> Vec<Key> {
+        let wanted = if self.removed { Vec::new() } else { Key::of(&self.name, &self.config.listen) };
+        let running = self.pool.serving().into_iter().chain(self.pool.incoming());
+        let running = running.filter(|_| !self.removed).filter_map(|generation| self.generations.get(&generation));
+        wanted.into_iter().chain(running.flat_map(|deployable| deployable.listeners.iter().cloned())).collect()
+    }
+}
+
+/// Make a service's plugin ready to be deployed; `directory` is where `build:` runs.
+pub async fn prepare(
+    pinner: Pinner,
+    journal: Journal,
+    service: Name,
+    settings: Box<config::Service>,
+    directory: PathBuf,
+    known: Vec<Arc<Pinned>>,
+    missing: Missing,
+) -> Result<Arc<Pinned>, PrepareError> {
+    if let Some(command) = settings.build.clone()
+        && missing == Missing::Build
+        && !settings.plugin_path.exists()
+    {
+        let since = Instant::now();
+        journal.record(&Fact::Building { service: service.clone(), command: command.clone() });
+        build::run(&command, &directory).await?;
+        journal.record(&Fact::Built { service, took_ms: super::milliseconds(since.elapsed()) });
+    }
+    Ok(pinner.pin(&settings.plugin_path, &settings.plugin, known).await?)
+}
+
+/// The pool's share of a service's settings.
+pub fn limits(config: &config::Service) -> pool::Limits {
+    pool::Limits {
+        size: config.workers,
+        surge: config.reload.surge,
+        ready_timeout: config.reload.ready_timeout,
+        drain_timeout: config.drain_timeout,
+        probation: config.reload.probation,
+        backoff_min: config.restart.backoff_min,
+        backoff_max: config.restart.backoff_max,
+        budget: config.restart.budget,
+        budget_window: config.restart.budget_window,
+        reset_after: config.restart.reset_after,
+        tries: TRIES,
+    }
+}
+
+/// Whether two settings differ only in what applies without a new generation.
+pub fn same_generation(one: &config::Service, other: &config::Service) -> bool {
+    let comparable = |service: &config::Service| config::Service {
+        workers: 0,
+        build: None,
+        reload: other.reload.clone(),
+        restart: other.restart.clone(),
+        drain_timeout: other.drain_timeout,
+        ..service.clone()
+    };
+    comparable(one) == comparable(other)
+}

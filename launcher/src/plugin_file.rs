@@ -1,0 +1,158 @@
+//! A plugin's file: what its bytes say that it is. Nothing is ever executed here.
+//!
+//! The kind is read from the bytes and not from the name, so a mislabelled file is told apart by its contents.
+
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use wasm_host::World;
+
+use crate::channel::Plugin;
+use crate::worker::plugin::native::{self, NativeKind, NativeManifest};
+
+/// The bytes of a plugin's file.
+#[derive(Debug)]
+pub struct PluginFile {
+    bytes: Vec<u8>,
+}
+
+impl PluginFile {
+    /// Read the file at `path`.
+    pub fn read(path: &Path) -> io::Result<PluginFile> {
+        PluginFile::from_file(crate::sys::file::open_regular(path)?)
+    }
+
+    /// Read an open file from its start to its end.
+    pub fn from_file(mut file: File) -> io::Result<PluginFile> {
+        io::Seek::rewind(&mut file)?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        Ok(PluginFile { bytes })
+    }
+
+    /// The bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// Why a file is not a plugin.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    /// As a WASM component.
+    #[error(transparent)]
+    Wasm(#[from] wasm_host::PluginError),
+    /// A component that the launcher cannot serve.
+    #[error(
+        "it is a program (it exports wasi:cli/run), and this version serves components that answer requests: export wasi:http/incoming-handler or wasi:http/handler"
+    )]
+    Command,
+    /// As a native library.
+    #[error(transparent)]
+    Native(#[from] native::ManifestError),
+}
+
+/// A plugin that is usable.
+#[derive(Debug)]
+pub enum Verified {
+    /// A WASM component.
+    Wasm {
+        /// What it is.
+        manifest: wasm_host::Manifest,
+        /// Its compiled form, which a worker loads instead of the file.
+        compiled: Vec<u8>,
+    },
+    /// A native library.
+    Native(NativeManifest),
+}
+
+impl Verified {
+    /// What it is, for the channel.
+    pub fn plugin(&self) -> Plugin {
+        match self {
+            Verified::Wasm { manifest, .. } => Plugin::Wasm(manifest.clone()),
+            Verified::Native(_) => Plugin::Native,
+        }
+    }
+
+    /// What a worker loads instead of the file, if that is not the file itself.
+    pub fn compiled(&self) -> Option<&[u8]> {
+        match self {
+            Verified::Wasm { compiled, .. } => Some(compiled),
+            Verified::Native(_) => None,
+        }
+    }
+
+    /// What it is, in a line.
+    pub fn summary(&self) -> String {
+        match self {
+            Verified::Wasm { manifest, .. } => world(manifest.world).to_owned(),
+            Verified::Native(manifest) => native_line(manifest),
+        }
+    }
+}
+
+const ELF: &[u8] = b"\x7fELF";
+
+/// Check a plugin, and compile it if it is WASM.
+pub fn verify(bytes: &[u8]) -> Result<Verified, VerifyError> {
+    if bytes.starts_with(ELF) {
+        return Ok(Verified::Native(native::verify(bytes)?));
+    }
+    let (manifest, compiled) = wasm_host::compile(bytes)?;
+    match manifest.world {
+        World::Http02 | World::Http03 => Ok(Verified::Wasm { manifest, compiled }),
+        World::Command02 | World::Command03 => Err(VerifyError::Command),
+    }
+}
+
+/// Tell what a plugin is and what it can use, in lines.
+pub fn describe(bytes: &[u8]) -> Result<String, VerifyError> {
+    if bytes.starts_with(ELF) {
+        let manifest = native::verify(bytes)?;
+        let mut text = format!("  {}\n  {} bytes\n", native_line(&manifest), bytes.len());
+        for library in &manifest.needed {
+            let _ = writeln!(text, "  needs {library}");
+        }
+        if manifest.panic_aborts {
+            text.push_str("  built with panic = \"abort\": a panic ends the worker instead of one request\n");
+        }
+        return Ok(text);
+    }
+    let description = wasm_host::describe(bytes)?;
+    let mut text = format!("  {}\n  {} bytes\n", world(description.manifest.world), description.size);
+    for (title, names) in [("exports", &description.exports), ("imports", &description.imports)] {
+        for name in names {
+            let _ = writeln!(text, "  {title} {name}");
+        }
+    }
+    for (used, key, what) in [
+        (description.uses_env, "env", "environment variables"),
+        (description.uses_config, "config", "configuration values (wasi:config/store)"),
+        (description.uses_dirs, "wasm.dirs", "files"),
+        (description.uses_network, "wasm.network", "the network"),
+    ] {
+        if used {
+            let _ = writeln!(text, "  may use {what}: granted by `{key}`");
+        }
+    }
+    Ok(text)
+}
+
+fn native_line(manifest: &NativeManifest) -> String {
+    let kind = match manifest.kind {
+        NativeKind::Http => "answers HTTP requests",
+    };
+    format!("native plugin {} {}, {kind} (ABI {})", manifest.name, manifest.version, manifest.abi)
+}
+
+fn world(world: World) -> &'static str {
+    match world {
+        World::Http02 => "WASM component, answers HTTP requests (wasi:http/incoming-handler@0.2)",
+        World::Http03 => "WASM component, answers HTTP requests (wasi:http/handler@0.3)",
+        World::Command02 => "WASM component, a program (wasi:cli/run@0.2)",
+        World::Command03 => "WASM component, a program (wasi:cli/run@0.3)",
+    }
+}

@@ -1,0 +1,49 @@
+//! WASM components as plugins: what [`wasm_host`] offers, in the shape that the HTTP side asks for.
+
+use std::fs::File;
+use std::io::Write;
+use std::sync::Arc;
+
+use ::http::{Request, Response};
+use wasm_host::{CallFailure, GuestBody, HttpGuest, Manifest, Stream};
+
+use super::{Failure, HttpPlugin};
+use crate::channel::Assign;
+use crate::worker::http::RequestBody;
+
+/// A component that answers requests.
+pub struct WasmPlugin {
+    guest: HttpGuest,
+}
+
+/// Load a compiled component and try it once. An error is why it cannot serve, for a person.
+pub async fn load(compiled: File, manifest: &Manifest, assign: &Assign) -> Result<WasmPlugin, String> {
+    let output = Arc::new(|stream: Stream, line: &[u8]| {
+        let mut line = line.to_vec();
+        line.push(b'\n');
+        // One write a line. Nobody is left to tell if it fails.
+        let _ = match stream {
+            Stream::Stdout => std::io::stdout().write_all(&line),
+            Stream::Stderr => std::io::stderr().write_all(&line),
+        };
+    });
+    let name = |error: wasm_host::PluginError| format!("{}: {error}", assign.plugin_path);
+    let guest = HttpGuest::load(compiled, manifest, &assign.wasm, &assign.env, &assign.config, output).map_err(name)?;
+    guest.warm().await.map_err(name)?;
+    Ok(WasmPlugin { guest })
+}
+
+impl HttpPlugin for WasmPlugin {
+    type Body = GuestBody;
+
+    fn handle(
+        &self,
+        request: Request<RequestBody>,
+    ) -> impl Future<Output = Result<Response<GuestBody>, Failure>> + Send + use<> {
+        let guest = self.guest.clone();
+        async move {
+            let answered = guest.handle(request).await;
+            answered.map_err(|CallFailure { status, reason }| Failure { status, reason })
+        }
+    }
+}
