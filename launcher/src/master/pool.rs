@@ -74,6 +74,7 @@ pub struct Pool {
 }
 
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "there is one a service, and it runs nearly all the time")]
 enum Phase {
     Running { serving: Option<Serving>, incoming: Option<Incoming>, health: Health },
     Stopping,

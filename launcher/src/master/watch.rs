@@ -323,11 +323,17 @@ impl<K: Ord + Clone> Watcher<K> {
         }
     }
 
-    /// Follows the way and watches it, until it is the same before and after.
     fn arm(&mut self, key: &K, now: Instant) {
+        self.arm_while(key, now, || {});
+    }
+
+    /// Follows the way and watches it, until it is the same before and after. `meanwhile` happens in between: a
+    /// test's worst moment.
+    fn arm_while(&mut self, key: &K, now: Instant, mut meanwhile: impl FnMut()) {
         let Some(Target { path, settle }) = self.targets.get(key).map(|watched| watched.target.clone()) else { return };
         let mut trail = Trail::follow(&path);
         for _ in 0..ATTEMPTS {
+            meanwhile();
             let watches = trail.places.iter().map(|place| self.watch(key, &trail, place)).collect();
             let again = Trail::follow(&path);
             let steady = again == trail;

@@ -476,3 +476,90 @@ async fn watches_do_not_pile_up() {
     let kernel = fs::read_to_string(path).expect("fdinfo").lines().filter(|l| l.starts_with("inotify")).count();
     assert_eq!(kernel, before, "the kernel holds as many");
 }
+
+#[tokio::test]
+async fn a_file_that_comes_between_the_look_and_the_watch_is_found() {
+    let mut rig = Rig::new();
+    rig.watch("plugin", "x/y/plugin.wasm", SHORT);
+    let file = rig.at("x/y/plugin.wasm");
+    rig.watcher.arm_while(&"plugin", Instant::now(), || {
+        // No watch of the first look tells of this: where it looked, `x` was missing, and now nothing more happens.
+        fs::create_dir_all(file.parent().expect("a directory")).expect("mkdir");
+        fs::write(&file, "there").expect("write");
+    });
+    assert_eq!(rig.watcher.targets["plugin"].trail.resolved.as_ref(), Some(&file));
+}
+
+#[tokio::test]
+async fn a_way_that_changes_all_the_time_is_looked_at_again_later() {
+    let mut rig = Rig::with_file(SHORT);
+    let (file, mut number) = (rig.at("a/plugin.wasm"), 0);
+    rig.watcher.arm_while(&"plugin", Instant::now(), || {
+        number += 1;
+        fs::write(file.with_extension("tmp"), number.to_string()).expect("write");
+        fs::rename(file.with_extension("tmp"), &file).expect("rename");
+    });
+    assert!(rig.watcher.next_deadline().is_some());
+    rig.changed_to("plugin", &number.to_string()).await;
+    rig.digest();
+    assert_eq!(rig.watcher.next_deadline(), None);
+}
+
+#[tokio::test]
+async fn a_directory_that_is_made_anew_in_place_of_another_has_to_settle() {
+    let mut rig = Rig::with_file(SHORT);
+    for round in 0..5 {
+        let content = format!("fresh {round}");
+        rig.rename("a", &format!("old-{round}"));
+        let begun = Instant::now();
+        rig.write("a/plugin.wasm", &content);
+        rig.changed_to("plugin", &content).await;
+        assert!(begun.elapsed() >= SHORT, "nobody can know that it is complete");
+    }
+}
+
+#[tokio::test]
+async fn whatever_races_with_the_watcher_the_last_change_is_reported() {
+    for round in 0..20 {
+        let mut rig = Rig::new();
+        rig.write("real-0/lib/plugin.wasm", "old");
+        symlink("real-0", rig.at("current")).expect("symlink");
+        rig.watch("plugin", "current/lib/plugin.wasm", SHORT);
+        let last = format!("last of {round}");
+        let (top, content) = (rig.dir.path().to_owned(), last.clone());
+        let storm = std::thread::spawn(move || -> std::io::Result<()> {
+            let file = top.join("current/lib/plugin.wasm");
+            // Each round ends with another kind of change.
+            for step in 0..40 + round {
+                let content = if step == 39 + round { content.clone() } else { format!("step {step}") };
+                match step % 4 {
+                    0 => {
+                        fs::write(top.join("tmp"), content)?;
+                        fs::rename(top.join("tmp"), &file)?;
+                    }
+                    1 => {
+                        let real = format!("real-{step}");
+                        fs::create_dir_all(top.join(&real).join("lib"))?;
+                        fs::write(top.join(&real).join("lib/plugin.wasm"), content)?;
+                        symlink(&real, top.join("link"))?;
+                        fs::rename(top.join("link"), top.join("current"))?;
+                    }
+                    2 => {
+                        fs::remove_dir_all(top.join("current/lib"))?;
+                        fs::create_dir(top.join("current/lib"))?;
+                        fs::write(&file, content)?;
+                    }
+                    _ => {
+                        fs::create_dir(top.join("lib"))?;
+                        fs::write(top.join("lib/plugin.wasm"), content)?;
+                        fs::rename(top.join("current/lib"), top.join(format!("lib-{step}")))?;
+                        fs::rename(top.join("lib"), top.join("current/lib"))?;
+                    }
+                }
+            }
+            Ok(())
+        });
+        rig.changed_to("plugin", &last).await;
+        storm.join().expect("no panic").expect("the storm");
+    }
+}
