@@ -1,9 +1,8 @@
 //! A request of the host's becomes one of `http`'s.
 
-use std::cell::RefCell;
 use std::task::{Context, Poll};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
 use http_body::Frame;
 
@@ -85,20 +84,17 @@ pub(super) fn import(request: &mut abi::Request) -> Option<Request> {
     // SAFETY: every text of the request is constant until `handle` returns; nothing here is kept beyond it.
     let text = |text: abi::Str| unsafe { text.get() }.unwrap_or_default();
 
-    // The target and all values share one allocation, of which the map's values are slices.
-    let target = text(request.target);
-    let total = fields.iter().map(|field| field.value.len).sum::<usize>().checked_add(target.len())?;
-    let mut all = BLOCK.with_borrow_mut(|block| {
-        if block.capacity() < total {
-            block.reserve(total.max(16 * 1024));
-        }
-        block.extend_from_slice(target);
-        for field in fields {
-            block.extend_from_slice(text(field.value));
-        }
-        block.split().freeze()
-    });
-    let target = all.split_to(target.len());
+    let target_text = text(request.target);
+    // The target and all values share one allocation, of which the map's values are slices. Not one for many requests:
+    // a value that a handler keeps would keep the others.
+    let total = fields.iter().map(|field| field.value.len).sum::<usize>().checked_add(target_text.len())?;
+    let mut all = Vec::with_capacity(total);
+    all.extend_from_slice(target_text);
+    for field in fields {
+        all.extend_from_slice(text(field.value));
+    }
+    let mut all = Bytes::from(all);
+    let target = all.split_to(target_text.len());
     let mut headers = HeaderMap::with_capacity(fields.len());
     for field in fields {
         let value = all.split_to(field.value.len);
@@ -119,9 +115,4 @@ pub(super) fn import(request: &mut abi::Request) -> Option<Request> {
     };
     *imported.headers_mut() = headers;
     Some(imported)
-}
-
-thread_local! {
-    /// Where requests' texts are copied to; a block serves many small requests.
-    static BLOCK: RefCell<BytesMut> = RefCell::new(BytesMut::new());
 }

@@ -13,7 +13,7 @@ use crate::body::Parts;
 use crate::{Body, Response, abi};
 
 /// Most responses have no more header fields than this; then the array needs no allocation of its own.
-const INLINE: usize = 8;
+const INLINE: usize = 4;
 
 /// What the views of an exported response point into; on the heap, so that it does not move.
 struct Head {

@@ -40,6 +40,9 @@ pub enum CallError {
     /// More header fields than sense.
     #[error("the plugin's response has {0} header fields; at most {max} are accepted", max = response::MAX_HEADERS)]
     Headers(usize),
+    /// Longer header fields than sense.
+    #[error("the plugin's response has {0} bytes of header values; at most {max} are accepted", max = response::MAX_HEADER_BYTES)]
+    HeaderBytes(usize),
     /// `Content-Length` and the body differ.
     #[error("the plugin's response says Content-Length {declared}, its body has {actual} bytes")]
     Length {

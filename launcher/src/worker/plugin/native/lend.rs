@@ -1,6 +1,7 @@
 //! A request as the plugin sees it: a flat view of ours, and a body that it pulls.
 
 use std::ffi::c_void;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::Poll;
 
@@ -29,13 +30,13 @@ pub(super) fn with_request<B, R>(
 where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
 {
-    let mut few = [abi::Header::EMPTY; INLINE];
+    let mut few = [const { MaybeUninit::<abi::Header>::uninit() }; INLINE];
     let mut many = Vec::new();
     let headers = if parts.headers.len() <= INLINE {
         for (slot, field) in few.iter_mut().zip(&parts.headers) {
-            *slot = view(field);
+            slot.write(view(field));
         }
-        few.as_ptr()
+        few.as_ptr().cast()
     } else {
         many.extend(parts.headers.iter().map(view));
         many.as_ptr()

@@ -15,6 +15,9 @@ use super::{Instance, Live, waker};
 /// More header fields than this are a broken plugin's (http's own map ends at 32,768).
 pub(super) const MAX_HEADERS: usize = 1024;
 
+/// Bytes of all values beyond which a plugin is broken; clients give up long before.
+pub(super) const MAX_HEADER_BYTES: usize = 1 << 20;
+
 /// Why a response was cut off after its head.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum BodyError {
@@ -108,7 +111,14 @@ fn headers(fields: Result<&[abi::Header], BadPointer>, owner: &OwnedResponse) ->
     if fields.len() > MAX_HEADERS {
         return Err(CallError::Headers(fields.len()));
     }
-    let mut all = Vec::new();
+    let mut total = 0_usize;
+    for field in fields {
+        total = total.saturating_add(text(field.value, owner).map_err(bad)?.len());
+    }
+    if total > MAX_HEADER_BYTES {
+        return Err(CallError::HeaderBytes(total));
+    }
+    let mut all = Vec::with_capacity(total);
     for field in fields {
         all.extend_from_slice(text(field.value, owner).map_err(bad)?);
     }
