@@ -1,6 +1,7 @@
 //! The host's side against plugins in C, compiled by the tests: a good one and one that breaks the contract.
 
 mod files;
+mod own_tokio;
 mod sdk;
 
 use std::os::fd::AsFd as _;

@@ -28,9 +28,10 @@ fn library(name: &str) -> PathBuf {
         // Beside the main build, not in it: the outer cargo may hold that one's lock.
         let target = std::env::current_exe().expect("our own path").ancestors().nth(3).expect("target").join("plugins");
         let mut cargo = Command::new(env!("CARGO"));
-        cargo
-            .args(["build", "--release", "--locked", "-p", "misbehave", "-p", "showcase", "--target-dir"])
-            .arg(&target);
+        cargo.args(["build", "--release", "--locked", "--target-dir"]).arg(&target);
+        for package in ["json-api", "misbehave", "proxy", "showcase"] {
+            cargo.args(["-p", package]);
+        }
         let output = cargo.current_dir(project()).output().expect("start cargo");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         target.join("release")
@@ -39,7 +40,7 @@ fn library(name: &str) -> PathBuf {
 }
 
 /// Loads a copy of its own: the same file would be the same library, with the same statics.
-fn load(name: &str, config: &Value) -> Result<NativeHttp, LoadError> {
+pub(super) fn load(name: &str, config: &Value) -> Result<NativeHttp, LoadError> {
     let bytes = fs::read(library(name)).expect("read the library");
     verify(&bytes).expect("a plugin");
     let mut file = memfd::create(name).expect("memfd");
