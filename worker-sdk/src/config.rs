@@ -253,7 +253,7 @@ mod text {
                 ("mode", "fast"),
                 ("slow", r#"{"slow":{"factor":2}}"#),
             ]))
-            .unwrap();
+            .expect("it works");
             assert_eq!(config.name, "123");
             assert_eq!((config.port, config.ratio, config.on), (8080, 0.5, true));
             assert_eq!((config.missing, config.given), (None, Some(7)));
@@ -268,9 +268,9 @@ mod text {
                 #[expect(dead_code, reason = "only its parsing matters")]
                 port: u16,
             }
-            let error = from_pairs::<Port>(pairs(&[("port", "eighty")])).unwrap_err();
+            let error = from_pairs::<Port>(pairs(&[("port", "eighty")])).expect_err("it does not fit");
             assert!(error.to_string().contains("`eighty`"), "{error}");
-            let error = from_pairs::<Port>(Vec::new()).unwrap_err();
+            let error = from_pairs::<Port>(Vec::new()).expect_err("it does not fit");
             assert!(error.to_string().contains("`port`"), "{error}");
         }
     }

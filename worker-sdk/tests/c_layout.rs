@@ -9,12 +9,12 @@ use worker_sdk::abi;
 
 macro_rules! layout {
     ($out:ident, $rust:ident as $c:ident { $($field:ident),* }) => {
-        writeln!($out, "_Static_assert(sizeof({0}) == {1}, \"size of {0}\");", stringify!($c), size_of::<abi::$rust>()).unwrap();
+        writeln!($out, "_Static_assert(sizeof({0}) == {1}, \"size of {0}\");", stringify!($c), size_of::<abi::$rust>()).expect("it works");
         $(writeln!(
             $out,
             "_Static_assert(offsetof({0}, {1}) == {2}, \"{0}.{1}\");",
             stringify!($c), stringify!($field), offset_of!(abi::$rust, $field)
-        ).unwrap();)*
+        ).expect("it works");)*
         // Every field is named: the last one's end is the struct's.
         let _ = |value: abi::$rust| { let abi::$rust { $($field: _),* } = value; };
     };
@@ -22,7 +22,7 @@ macro_rules! layout {
 
 macro_rules! constants {
     ($out:ident, $($name:ident),*) => {
-        $(writeln!($out, "_Static_assert(LAUNCHER_{0} == {1}, \"{0}\");", stringify!($name), abi::$name).unwrap();)*
+        $(writeln!($out, "_Static_assert(LAUNCHER_{0} == {1}, \"{0}\");", stringify!($name), abi::$name).expect("it works");)*
     };
 }
 
@@ -75,9 +75,9 @@ fn assertions() -> String {
 }
 
 fn compile(source: &str) -> (bool, String) {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = tempfile::tempdir().expect("it works");
     let file = dir.path().join("layout.c");
-    std::fs::write(&file, source).unwrap();
+    std::fs::write(&file, source).expect("it works");
     let output = Command::new("cc")
         .args(["-std=c11", "-Wall", "-Wextra", "-Werror", "-Wno-unused-const-variable", "-c", "-o"])
         .arg(dir.path().join("layout.o"))
@@ -85,7 +85,7 @@ fn compile(source: &str) -> (bool, String) {
         .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("include"))
         .arg(&file)
         .output()
-        .unwrap();
+        .expect("it works");
     (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 

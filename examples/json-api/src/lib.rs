@@ -34,36 +34,44 @@ fn one() -> u32 {
     1
 }
 
+/// What was ordered.
+#[derive(Default)]
+struct Book {
+    /// Number of the last order.
+    last: u64,
+    orders: BTreeMap<u64, (Instant, Order)>,
+}
+
 struct Shop {
     config: Config,
-    orders: Mutex<(u64, BTreeMap<u64, (Instant, Order)>)>,
+    book: Mutex<Book>,
 }
 
 static SHOP: OnceLock<Shop> = OnceLock::new();
 
 impl Shop {
-    fn orders(&self) -> MutexGuard<'_, (u64, BTreeMap<u64, (Instant, Order)>)> {
+    fn book(&self) -> MutexGuard<'_, Book> {
         // A handler that panicked has not left half an order behind: go on.
-        self.orders.lock().unwrap_or_else(PoisonError::into_inner)
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 async fn start() -> Result<(), worker_sdk::ConfigError> {
     let config: Config = worker_sdk::config()?;
     let keep = Duration::from_secs(config.keep);
-    let shop = SHOP.get_or_init(|| Shop { config, orders: Mutex::default() });
+    let shop = SHOP.get_or_init(|| Shop { config, book: Mutex::default() });
     tokio::spawn(async move {
         let mut tick = tokio::time::interval(Duration::from_secs(1));
         loop {
             tick.tick().await;
-            shop.orders().1.retain(|_, (since, _)| since.elapsed() < keep);
+            shop.book().orders.retain(|_, (since, _)| since.elapsed() < keep);
         }
     });
     Ok(())
 }
 
 async fn stop() {
-    let left = SHOP.get().map_or(0, |shop| shop.orders().1.len());
+    let left = SHOP.get().map_or(0, |shop| shop.book().orders.len());
     log::info!(orders = left; "the shop closes");
 }
 
@@ -85,7 +93,7 @@ async fn handle(request: Request) -> Response {
         (&Method::POST, Some("")) => place(shop, request).await.into_response(),
         (&Method::GET, Some("")) => {
             let orders: BTreeMap<u64, Order> =
-                shop.orders().1.iter().map(|(id, (_, order))| (*id, order.clone())).collect();
+                shop.book().orders.iter().map(|(id, (_, order))| (*id, order.clone())).collect();
             Json(orders).into_response()
         }
         (&Method::GET, Some(id)) => match find(shop, id) {
@@ -99,17 +107,17 @@ async fn handle(request: Request) -> Response {
 
 fn find(shop: &Shop, id: &str) -> Option<Order> {
     let id = id.strip_prefix('/')?.parse().ok()?;
-    Some(shop.orders().1.get(&id)?.1.clone())
+    Some(shop.book().orders.get(&id)?.1.clone())
 }
 
 async fn place(shop: &Shop, request: Request) -> Result<(StatusCode, Json<Placed>), Failure> {
     let Json(order) = Json::<Order>::read(request, LARGEST).await?;
-    let mut orders = shop.orders();
-    if orders.1.len() >= shop.config.most {
+    let mut book = shop.book();
+    if book.orders.len() >= shop.config.most {
         return Err((StatusCode::SERVICE_UNAVAILABLE, "the book is full\n".to_owned()));
     }
-    orders.0 += 1;
-    let id = orders.0;
-    orders.1.insert(id, (Instant::now(), order));
+    book.last += 1;
+    let id = book.last;
+    book.orders.insert(id, (Instant::now(), order));
     Ok((StatusCode::CREATED, Json(Placed { id, worker: worker_sdk::worker().id })))
 }

@@ -168,24 +168,24 @@ mod tests {
     }
 
     fn tree() -> tempfile::TempDir {
-        let outside = tempfile::tempdir().unwrap();
+        let outside = tempfile::tempdir().expect("the test tree");
         let root = outside.path().join("root");
-        fs::create_dir_all(root.join("a/b")).unwrap();
-        fs::create_dir_all(root.join("empty")).unwrap();
-        fs::write(outside.path().join("secret"), "secret").unwrap();
-        fs::write(root.join("index.html"), "index").unwrap();
-        fs::write(root.join("a/b/file.txt"), "file").unwrap();
-        fs::write(root.join("with space"), "space").unwrap();
-        fs::write(root.join(".env"), "hidden").unwrap();
-        symlink("../secret", root.join("out")).unwrap();
-        symlink("../../../../../../../../etc/passwd", root.join("far")).unwrap();
-        symlink("/etc/passwd", root.join("absolute")).unwrap();
-        symlink(outside.path(), root.join("up")).unwrap();
-        symlink("a/../a/b", root.join("inside")).unwrap();
-        symlink(root.join("a"), root.join("inside-absolute")).unwrap();
-        symlink("circle-2", root.join("circle-1")).unwrap();
-        symlink("circle-1", root.join("circle-2")).unwrap();
-        symlink("../../..", root.join("a/b/parent")).unwrap();
+        fs::create_dir_all(root.join("a/b")).expect("the test tree");
+        fs::create_dir_all(root.join("empty")).expect("the test tree");
+        fs::write(outside.path().join("secret"), "secret").expect("the test tree");
+        fs::write(root.join("index.html"), "index").expect("the test tree");
+        fs::write(root.join("a/b/file.txt"), "file").expect("the test tree");
+        fs::write(root.join("with space"), "space").expect("the test tree");
+        fs::write(root.join(".env"), "hidden").expect("the test tree");
+        symlink("../secret", root.join("out")).expect("the test tree");
+        symlink("../../../../../../../../etc/passwd", root.join("far")).expect("the test tree");
+        symlink("/etc/passwd", root.join("absolute")).expect("the test tree");
+        symlink(outside.path(), root.join("up")).expect("the test tree");
+        symlink("a/../a/b", root.join("inside")).expect("the test tree");
+        symlink(root.join("a"), root.join("inside-absolute")).expect("the test tree");
+        symlink("circle-2", root.join("circle-1")).expect("the test tree");
+        symlink("circle-1", root.join("circle-2")).expect("the test tree");
+        symlink("../../..", root.join("a/b/parent")).expect("the test tree");
         outside
     }
 
@@ -207,7 +207,7 @@ mod tests {
             ("/nothing", Found::Nothing),
             ("/index.html/x", Found::Nothing),
         ] {
-            assert_eq!(resolve(&root, url, &config(false)).unwrap(), found, "{url}");
+            assert_eq!(resolve(&root, url, &config(false)).expect("the test tree"), found, "{url}");
         }
     }
 
@@ -237,10 +237,10 @@ mod tests {
             "/.env",
             "/a/.git/config",
         ] {
-            assert_eq!(resolve(&root, url, &config(false)).unwrap(), Found::Nothing, "{url}");
+            assert_eq!(resolve(&root, url, &config(false)).expect("the test tree"), Found::Nothing, "{url}");
         }
-        assert_eq!(resolve(&root, "/.env", &config(true)).unwrap(), Found::File(root.join(".env")));
+        assert_eq!(resolve(&root, "/.env", &config(true)).expect("the test tree"), Found::File(root.join(".env")));
         let long = format!("/{}", "x".repeat(5000));
-        assert_eq!(resolve(&root, &long, &config(false)).unwrap(), Found::Nothing);
+        assert_eq!(resolve(&root, &long, &config(false)).expect("the test tree"), Found::Nothing);
     }
 }
