@@ -1,10 +1,10 @@
 //! The plugin's side of the C ABI: what the exported functions do.
 //!
-//! Flow: [`descriptor`] is the exported constant; the worker calls [`init`] (remember the host, run the start hook),
-//! [`handle`] for each request (import it, poll the author's future once; what is not ready becomes a call) and
-//! [`drop_state`] (stop hook, reactor).
+//! Flow: [`descriptor`] is the exported constant; the worker calls `init` (remember the host, run the start hook),
+//! `handle` for each request (import it, poll the author's future once; what is not ready becomes a call) and
+//! `drop_state` (stop hook, reactor).
 //!
-//! Every `extern "C"` function of this module and its children runs inside [`guard`]: unwinding out of one would
+//! Every `extern "C"` function of this module and its children runs inside `guard`: unwinding out of one would
 //! abort the worker, and with it every other request.
 
 #![expect(unsafe_code, reason = "this is the border of the C ABI")]
