@@ -1,0 +1,136 @@
+//! The components that tests serve, built once a run where a compiler is needed.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+/// What `/version` of the kitchen answers as built; see its source.
+const KITCHEN_VERSION: &str = "kitchen-version-00000000";
+
+/// What `plugins/hello.wat` says, without the end of the line.
+const HELLO: &str = "Hello from WebAssembly!";
+
+/// `plugins/hello.wat`, the text form of a component.
+pub(crate) fn hello_wat() -> String {
+    let path = project().join("plugins/hello.wat");
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("cannot read {}: {error}", path.display()))
+}
+
+/// A small component that answers [`greeting`] of this version to every request.
+pub(crate) fn hello(version: u32) -> Vec<u8> {
+    component(&hello_wat().replace(HELLO, greeting(version).trim_end()))
+}
+
+/// The text of a version of [`hello`]: as long as the original one.
+pub(crate) fn greeting(version: u32) -> String {
+    format!("{:<23}\n", format!("Hello, version {version}")).replace(' ', ".")
+}
+
+/// A component from its text form.
+pub(crate) fn component(wat: &str) -> Vec<u8> {
+    wat::parse_str(wat).unwrap_or_else(|error| panic!("not a component in text form: {error}"))
+}
+
+/// A guest with a route for every facility of the host (`tests/guests/kitchen`).
+pub(crate) fn kitchen() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| project_guests().join("kitchen.wasm"))
+}
+
+/// The kitchen with another answer to `/version`: 24 bytes, patched into the compiled component.
+pub(crate) fn kitchen_version(version: u32) -> (Vec<u8>, String) {
+    let answer = format!("kitchen-version-{version:08}");
+    let mut bytes = fs::read(kitchen()).expect("read the kitchen guest");
+    let mut places =
+        bytes.windows(KITCHEN_VERSION.len()).enumerate().filter(|(_, window)| *window == KITCHEN_VERSION.as_bytes());
+    let (at, _) = places.next().expect("the version is in the component");
+    assert!(places.next().is_none(), "the version is twice in the component");
+    bytes[at..at + answer.len()].copy_from_slice(answer.as_bytes());
+    (bytes, answer)
+}
+
+/// A guest of WASI 0.3 (`tests/guests/async-hello`).
+pub(crate) fn async_hello() -> PathBuf {
+    project_guests().join("async_hello.wasm")
+}
+
+/// The example HTTP server of the `wstd` crate, built from the registry's sources as they are.
+pub(crate) fn wstd_server() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        project_guests(); // its lock file says which version, and it brings the sources
+        let metadata = output(
+            Command::new(project().join("scripts/wasm-cargo"))
+                .args([
+                    "metadata",
+                    "--format-version=1",
+                    "--locked",
+                    "--filter-platform=wasm32-wasip2",
+                    "--manifest-path",
+                ])
+                .arg(manifest()),
+        );
+        let metadata: serde_json::Value = serde_json::from_slice(&metadata).expect("cargo's metadata are JSON");
+        let packages = metadata["packages"].as_array().expect("cargo's metadata list packages");
+        let wstd = packages.iter().find(|package| package["name"] == "wstd").expect("the guests use wstd");
+        let manifest = wstd["manifest_path"].as_str().expect("a package has a manifest");
+        build(Command::new(project().join("scripts/wasm-cargo")).args([
+            "build",
+            "--locked",
+            "--example",
+            "http_server",
+            "--manifest-path",
+            manifest,
+        ]));
+        target().join("wasm32-wasip2/release/examples/http_server.wasm")
+    })
+}
+
+/// Directory of the built guests of the project.
+fn project_guests() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        build(
+            Command::new(project().join("scripts/wasm-cargo"))
+                .args(["build", "--locked", "--manifest-path"])
+                .arg(manifest()),
+        );
+        target().join("wasm32-wasip2/release")
+    })
+}
+
+fn build(command: &mut Command) {
+    output(command.args(["--release", "--target", "wasm32-wasip2", "--target-dir"]).arg(target()));
+}
+
+/// Runs a command that must succeed; gives its standard output.
+fn output(command: &mut Command) -> Vec<u8> {
+    // What the outer cargo tells a test about itself would be taken for settings of this build.
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")) {
+            command.env_remove(name);
+        }
+    }
+    let output = command.output().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
+    assert!(
+        output.status.success(),
+        "{command:?} failed: {}\n{}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr),
+    );
+    output.stdout
+}
+
+fn project() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate is in the project's directory")
+}
+
+fn manifest() -> PathBuf {
+    project().join("launcher/tests/guests/Cargo.toml")
+}
+
+/// Beside the main build, not in it: the outer cargo may hold that one's lock.
+fn target() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("tmp is in the target directory").join("guests")
+}

@@ -1,0 +1,88 @@
+//! What /proc says of a process (proc(5)).
+
+use std::fs;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+/// Waits for the end of a process, which may be anybody's child; false when it goes on.
+pub(crate) fn ends(pid: u32, patience: Duration) -> bool {
+    let Some(pid) = Pid::from_raw(pid as i32) else { return true };
+    // No such process: it ended, and was reaped.
+    let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else { return true };
+    let timeout = Timespec { tv_sec: patience.as_secs() as i64, tv_nsec: patience.subsec_nanos().into() };
+    poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&timeout)).is_ok_and(|ready| ready > 0)
+}
+
+/// Whether it runs: neither gone nor a zombie.
+pub(crate) fn runs(pid: u32) -> bool {
+    status(pid, "State:").is_some_and(|state| !state.starts_with('Z') && !state.starts_with('X'))
+}
+
+/// Its children and theirs.
+pub(crate) fn descendants(pid: u32) -> Vec<u32> {
+    let mut found = Vec::new();
+    let mut unseen = vec![pid];
+    while let Some(parent) = unseen.pop() {
+        let children = children(parent);
+        found.extend(&children);
+        unseen.extend(children);
+    }
+    found
+}
+
+/// Its children, zombies included.
+pub(crate) fn children(pid: u32) -> Vec<u32> {
+    let mut children = Vec::new();
+    for task in tasks(pid) {
+        let list = fs::read_to_string(format!("/proc/{pid}/task/{task}/children")).unwrap_or_default();
+        children.extend(list.split_whitespace().filter_map(|child| child.parse::<u32>().ok()));
+    }
+    children
+}
+
+/// Proportional set size, KiB: shared pages count by the number of those who share them.
+pub(crate) fn pss(pid: u32) -> u64 {
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("read smaps_rollup");
+    let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:")).expect("smaps_rollup has a line Pss");
+    first_number(line)
+}
+
+/// Resident memory, KiB.
+pub(crate) fn resident(pid: u32) -> u64 {
+    first_number(&status(pid, "VmRSS:").expect("the process runs"))
+}
+
+/// The most resident memory that it ever had, KiB.
+pub(crate) fn peak_resident(pid: u32) -> u64 {
+    first_number(&status(pid, "VmHWM:").expect("the process runs"))
+}
+
+/// How often its threads went to sleep by themselves: what an idle process must not do.
+pub(crate) fn sleeps(pid: u32) -> u64 {
+    let field = |task: &String| {
+        let status = fs::read_to_string(format!("/proc/{pid}/task/{task}/status")).unwrap_or_default();
+        status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")).map_or(0, first_number)
+    };
+    tasks(pid).iter().map(field).sum()
+}
+
+/// Number of its open descriptors.
+pub(crate) fn descriptors(pid: u32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/fd")).expect("read the descriptors of the process").count()
+}
+
+fn tasks(pid: u32) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
+    entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect()
+}
+
+fn status(pid: u32, field: &str) -> Option<String> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix(field)).map(|value| value.trim().to_owned())
+}
+
+fn first_number(text: &str) -> u64 {
+    text.split_whitespace().next().and_then(|word| word.parse().ok()).expect("a number")
+}

@@ -1,0 +1,17 @@
+//! What the launcher promises, asked of the real binary from outside.
+//!
+//! Each file is named for a kind of promise, each test for one promise. [`harness`] starts the program on port 0,
+//! reads its event log, and talks HTTP with a client of its own that never retries.
+
+mod configuration;
+mod crash;
+mod footprint;
+mod harness;
+mod hot_restart;
+mod limits;
+mod network;
+mod output;
+mod sandbox;
+mod serving;
+mod stop;
+mod streaming;
