@@ -1,0 +1,50 @@
+//! Components of other people and of other toolchains, each served with `plugin:` and `listen:` alone.
+//!
+//! `scripts/slow-tests` makes or fetches the components and runs this. It takes minutes and the package registries of
+//! three languages: therefore it is no part of `cargo test`.
+
+#[path = "../launcher/harness/mod.rs"]
+#[expect(dead_code, reason = "these tests use a part of the harness")]
+mod harness;
+
+use std::path::PathBuf;
+
+use harness::http::fetch;
+use harness::Site;
+
+/// Serves one component and asks it twice; the second request shows that the first one left it whole.
+fn served(component: &str, target: &str, expected: &str) {
+    let directory = std::env::var_os("LAUNCHER_FOREIGN_COMPONENTS")
+        .map(PathBuf::from)
+        .expect("run scripts/slow-tests: it makes the components and sets LAUNCHER_FOREIGN_COMPONENTS");
+    let site = Site::new();
+    std::fs::copy(directory.join(component), site.path(component)).expect("copy the component");
+    let mut launcher = site.run(&format!("services: {{ foreign: {{ plugin: {component}, listen: 127.0.0.1:0 }} }}"));
+    let address = launcher.address("foreign");
+    for _ in 0..2 {
+        let response = fetch(&address, target);
+        assert_eq!(response.status(), 200, "{}\n{}", response.text(), launcher.story());
+        assert!(response.text().contains(expected), "{:?}", response.text());
+    }
+    launcher.stop();
+}
+
+#[test]
+fn an_app_of_hono_answers_json() {
+    served("wash-runtime.wasm", "/v1/example", "{");
+}
+
+#[test]
+fn a_fetch_listener_by_componentize_js_is_served() {
+    served("componentize-js.wasm", "/some/path", "Hello from JavaScript: /some/path\n");
+}
+
+#[test]
+fn a_handler_of_wasi_0_3_by_componentize_qjs_is_served() {
+    served("componentize-qjs.wasm", "/some/path", "Hello from QuickJS: /some/path\n");
+}
+
+#[test]
+fn a_handler_by_componentize_py_is_served() {
+    served("componentize-py.wasm", "/some/path", "Hello from Python: /some/path\n");
+}
