@@ -63,7 +63,8 @@ services:
         let pid = launcher.workers_after(mark, 1)[0];
         mark = launcher.mark();
         kill_worker(pid);
-        // Maybe accepted by nobody yet: it waits in the queue of the listener, which the master holds.
+        launcher.wait_after(mark, "exited", |event| event.is("exited"));
+        // Nobody is there to accept it: it waits in the queue of the listener, which the master holds.
         assert_eq!(fetch(&address, "/").text(), guests::greeting(1));
     }
 }

@@ -24,13 +24,8 @@ impl wasip3::exports::http::handler::Guest for AsyncHello {
 
 fn greet(text: &'static str) -> Result<Response, ErrorCode> {
     let headers = Fields::new();
-    for (name, value) in [
-        ("content-type", "text/plain".to_owned()),
-        ("content-length", text.len().to_string()),
-    ] {
-        headers
-            .append(name, value.as_bytes())
-            .map_err(|error| ErrorCode::InternalError(Some(format!("{error:?}"))))?;
+    for (name, value) in [("content-type", "text/plain".to_owned()), ("content-length", text.len().to_string())] {
+        headers.append(name, value.as_bytes()).map_err(|error| ErrorCode::InternalError(Some(format!("{error:?}"))))?;
     }
     let (mut body, body_read) = wit_stream::new();
     let (trailers, trailers_read) = wit_future::new(|| Ok(None));
