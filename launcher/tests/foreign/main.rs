@@ -4,7 +4,7 @@
 //! three languages: therefore it is no part of `cargo test`.
 
 #[path = "../launcher/harness/mod.rs"]
-#[expect(dead_code, reason = "these tests use a part of the harness")]
+#[expect(dead_code, unused_imports, reason = "these tests use a part of the harness")]
 mod harness;
 
 use std::path::PathBuf;
