@@ -9,8 +9,8 @@ mod harness;
 
 use std::path::PathBuf;
 
-use harness::http::fetch;
 use harness::Site;
+use harness::http::fetch;
 
 /// Serves one component and asks it twice; the second request shows that the first one left it whole.
 fn served(component: &str, target: &str, expected: &str) {

@@ -72,9 +72,9 @@ impl Site {
         fs::copy(guests::kitchen(), self.path("kitchen.wasm")).expect("copy the kitchen guest");
     }
 
-    /// Writes `config.yaml`. The log's format is added: events are read from it.
+    /// Writes `config.yaml`. The log's format is added, and its level: events are read from it.
     pub(crate) fn configure(&self, yaml: &str) -> PathBuf {
-        self.write("config.yaml", format!("{}\nmaster: {{ log: {{ format: json }} }}\n", yaml.trim_end()))
+        self.write("config.yaml", format!("{}\nmaster: {{ log: {{ format: json, level: debug }} }}\n", yaml.trim_end()))
     }
 
     /// Starts `launcher run` on this configuration and waits until every service is settled.
