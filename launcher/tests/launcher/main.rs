@@ -5,6 +5,7 @@
 
 mod configuration;
 mod crash;
+mod examples;
 mod footprint;
 mod harness;
 mod hot_restart;

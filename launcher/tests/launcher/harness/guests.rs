@@ -87,6 +87,17 @@ pub(crate) fn wstd_server() -> &'static Path {
     })
 }
 
+/// Builds the plugins that the examples name, where they name them.
+pub(crate) fn examples() {
+    let cargo = |program: &Path, more: &[&str]| {
+        let mut command = Command::new(program);
+        command.args(["build", "--release", "--manifest-path"]).arg(project().join("Cargo.toml")).args(more);
+        output(&mut command);
+    };
+    cargo(Path::new("cargo"), &["-p", "hello", "-p", "json-api", "-p", "proxy"]);
+    cargo(&project().join("scripts/wasm-cargo"), &["-p", "hello", "--target", "wasm32-wasip2"]);
+}
+
 /// Directory of the built guests of the project.
 fn project_guests() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
@@ -122,7 +133,8 @@ fn output(command: &mut Command) -> Vec<u8> {
     output.stdout
 }
 
-fn project() -> &'static Path {
+/// The directory of the project.
+pub(crate) fn project() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate is in the project's directory")
 }
 
