@@ -240,6 +240,14 @@ mod tests {
     }
 
     #[test]
+    fn a_look_that_finds_another_change_starts_the_wait_again() {
+        let (mut settling, now) = start(Some(stamp(1, 10)));
+        settling.saw(&KEY, Some(stamp(1, 11)), Cause::Looked, now);
+        settling.saw(&KEY, Some(stamp(1, 12)), Cause::Looked, now + SETTLE / 2);
+        assert_eq!(settling.next_deadline(), Some(now + SETTLE / 2 + SETTLE));
+    }
+
+    #[test]
     fn a_file_that_vanishes_is_not_reported_and_one_that_comes_back_is() {
         let (mut settling, now) = start(Some(stamp(1, 10)));
         settling.saw(&KEY, Some(stamp(1, 11)), Cause::Written, now);
