@@ -19,10 +19,10 @@ use hyper::body::Incoming;
 use pin_project_lite::pin_project;
 use tokio::time::{Sleep, sleep};
 
-use super::Event;
 use super::body::{Content, ReplyBody, RequestBody};
 use super::serve::Shared;
 use super::track::Track;
+use super::{Event, Peer};
 use crate::worker::plugin::{Failure, HttpPlugin};
 
 pin_project! {
@@ -55,7 +55,7 @@ pin_project! {
 pub(super) fn begin<P: HttpPlugin>(
     shared: &Shared<P>,
     track: &Arc<Track>,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
 ) -> impl Future<Output = Result<Response<ReplyBody<P::Body>>, Infallible>> + use<P> {
     let number = track.begin(!request.body().is_end_stream(), request.version() < Version::HTTP_11);
     let nth = shared.counters.requests.fetch_add(1, Relaxed) + 1;
@@ -64,12 +64,22 @@ pub(super) fn begin<P: HttpPlugin>(
     }
     let is_head = request.method() == Method::HEAD;
     track.remember_line(&request);
-    let mut request = request.map(|incoming| RequestBody::new(incoming, track.clone(), number));
-    let stage = match admit::<P>(&mut request) {
-        Ok(()) => Stage::Called { work: shared.plugin.handle(request) },
-        Err((status, text)) => Stage::Refused { status, text },
-    };
-    Exchange { stage, limit: shared.limits.request_timeout, timer: None, is_head, track: track.clone() }
+    let limit = shared.limits.request_timeout;
+    let body = |incoming| RequestBody::new(incoming, track.clone(), number);
+    // Each arm builds its value where it is returned: a variable for a part of it is one more copy of the request.
+    match admit::<P>(&mut request, &track.peer) {
+        Ok(()) => Exchange {
+            stage: Stage::Called { work: shared.plugin.handle(request.map(body)) },
+            limit,
+            timer: None,
+            is_head,
+            track: track.clone(),
+        },
+        Err((status, text)) => {
+            drop(request.map(body)); // which says that nobody will read it
+            Exchange { stage: Stage::Refused { status, text }, limit, timer: None, is_head, track: track.clone() }
+        }
+    }
 }
 
 impl<F, B> Future for Exchange<F>
@@ -137,7 +147,7 @@ fn fail<B>(failure: &Failure, track: &Arc<Track>) -> Response<ReplyBody<B>> {
 
 /// What RFC 9112, section 3.2 demands of a request and hyper does not check.
 #[inline]
-fn admit<P: HttpPlugin>(request: &mut Request<RequestBody>) -> Result<(), (StatusCode, &'static str)> {
+fn admit<P: HttpPlugin>(request: &mut Request<Incoming>, peer: &Peer) -> Result<(), (StatusCode, &'static str)> {
     if request.method() == Method::CONNECT {
         return Err((StatusCode::NOT_IMPLEMENTED, "CONNECT is not supported"));
     }
@@ -155,7 +165,7 @@ fn admit<P: HttpPlugin>(request: &mut Request<RequestBody>) -> Result<(), (Statu
         return Err((StatusCode::BAD_REQUEST, "the Host header is not a host"));
     }
     if P::ABSOLUTE_URI && request.uri().authority().is_none() {
-        let authority = if host.is_empty() { request.body().peer().authority.as_bytes() } else { host };
+        let authority = if host.is_empty() { peer.authority.as_bytes() } else { host };
         let Ok(authority) = Authority::try_from(authority) else {
             return Err((StatusCode::BAD_REQUEST, "the Host header is not a host"));
         };
