@@ -55,6 +55,8 @@ pub enum ToMaster {
         /// What happened, to what, and what to do.
         reason: String,
     },
+    /// The worker does not accept connections any more, as it was told.
+    NotAccepting,
     /// The worker wants to be replaced: it serves on until its replacement is ready.
     Recycle {
         /// Which limit it reached, in words.

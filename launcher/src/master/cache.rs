@@ -13,8 +13,10 @@ use std::time::{Duration, SystemTime};
 use crate::channel::Plugin;
 use crate::sys::file;
 
-/// Entries kept; beyond it the ones unused for longest go.
-const ENTRIES: usize = 64;
+/// Entries kept beside those of the services; beyond it the ones unused for longest go.
+const SPARE: usize = 8;
+/// Entries kept for a service: what it runs, what it may return to, and the two before.
+const OF_A_SERVICE: usize = 4;
 /// An unfinished entry older than this belongs to a process that is gone.
 const UNFINISHED: Duration = Duration::from_secs(3600);
 
@@ -22,6 +24,7 @@ const UNFINISHED: Duration = Duration::from_secs(3600);
 #[derive(Debug, Clone)]
 pub struct Cache {
     directory: PathBuf,
+    entries: usize,
 }
 
 /// Why the cache cannot be used.
@@ -46,8 +49,8 @@ pub enum CacheError {
 }
 
 impl Cache {
-    /// Open or make the directory.
-    pub fn open(directory: &Path) -> Result<Cache, CacheError> {
+    /// Open or make the directory, for the plugins of so many services.
+    pub fn open(directory: &Path, services: usize) -> Result<Cache, CacheError> {
         let fail = |source| CacheError::Io { path: directory.to_owned(), source };
         DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(fail)?;
         let real = fs::canonicalize(directory).map_err(fail)?;
@@ -75,7 +78,7 @@ impl Cache {
                 });
             }
         }
-        Ok(Cache { directory: real })
+        Ok(Cache { directory: real, entries: SPARE + OF_A_SERVICE * services })
     }
 
     /// The compiled form of a source with this hash, if it was kept: what it is, and its file.
@@ -133,7 +136,7 @@ impl Cache {
             }
         }
         compiled.sort();
-        for (_, path) in compiled.iter().rev().skip(ENTRIES) {
+        for (_, path) in compiled.iter().rev().skip(self.entries) {
             let _ = fs::remove_file(path);
             let _ = fs::remove_file(path.with_extension("json"));
         }
@@ -152,7 +155,7 @@ mod tests {
     #[test]
     fn what_was_kept_is_found_and_nothing_else() {
         let place = directory();
-        let cache = Cache::open(&place.path().join("cache")).expect("opens");
+        let cache = Cache::open(&place.path().join("cache"), 1).expect("opens");
         assert!(cache.find("aa").is_none());
         cache.keep("aa", &Plugin::Native, &mut &b"code"[..]).expect("kept");
         let (plugin, file) = cache.find("aa").expect("found");
@@ -166,19 +169,19 @@ mod tests {
         let path = place.path().join("cache");
         fs::create_dir(&path).expect("made");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).expect("opened up");
-        assert!(matches!(Cache::open(&path), Err(CacheError::Unsafe { .. })));
+        assert!(matches!(Cache::open(&path, 1), Err(CacheError::Unsafe { .. })));
         fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).expect("closed");
         fs::set_permissions(place.path(), fs::Permissions::from_mode(0o777)).expect("opened up");
-        assert!(matches!(Cache::open(&path), Err(CacheError::Unsafe { .. })));
+        assert!(matches!(Cache::open(&path, 1), Err(CacheError::Unsafe { .. })));
     }
 
     #[test]
     fn a_link_in_place_of_the_directory_or_an_entry_is_refused() {
         let place = directory();
         let (real, link) = (place.path().join("real"), place.path().join("link"));
-        let cache = Cache::open(&real).expect("opens");
+        let cache = Cache::open(&real, 1).expect("opens");
         symlink(&real, &link).expect("linked");
-        assert!(matches!(Cache::open(&link), Err(CacheError::Unsafe { .. })));
+        assert!(matches!(Cache::open(&link, 1), Err(CacheError::Unsafe { .. })));
         cache.keep("aa", &Plugin::Native, &mut &b"code"[..]).expect("kept");
         fs::rename(real.join("aa.cwasm"), real.join("elsewhere")).expect("moved");
         symlink(real.join("elsewhere"), real.join("aa.cwasm")).expect("linked");
@@ -188,11 +191,11 @@ mod tests {
     #[test]
     fn it_stays_small() {
         let place = directory();
-        let cache = Cache::open(&place.path().join("cache")).expect("opens");
-        for number in 0..ENTRIES + 9 {
+        let cache = Cache::open(&place.path().join("cache"), 1).expect("opens");
+        for number in 0..100 {
             cache.keep(&format!("{number:04}"), &Plugin::Native, &mut &b"code"[..]).expect("kept");
         }
         let entries = fs::read_dir(place.path().join("cache")).expect("listed").count();
-        assert_eq!(entries, 2 * ENTRIES);
+        assert_eq!(entries, 2 * (SPARE + OF_A_SERVICE));
     }
 }

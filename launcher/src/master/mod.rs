@@ -39,7 +39,7 @@ pub mod watch;
 use generation::Pinned;
 use journal::{Fact, Journal, Level, Name, WorkerName};
 use listeners::Listeners;
-use pool::{Ids, WorkerId};
+use pool::{Generation, Ids, WorkerId};
 use service::{Outcome, PrepareError, Service, ServiceKey};
 use watch::Watcher;
 
@@ -92,9 +92,19 @@ pub enum Strictness {
 enum Event {
     Signal(&'static str),
     Child(WorkerId, child::Event),
-    Prepared { service: ServiceKey, settings: Box<config::Service>, result: Result<Arc<Pinned>, PrepareError> },
-    ConfigRead { trigger: String, scope: Scope, result: Result<Box<Config>, String> },
+    Prepared {
+        service: ServiceKey,
+        settings: Box<config::Service>,
+        result: Result<Arc<Pinned>, PrepareError>,
+    },
+    ConfigRead {
+        trigger: String,
+        scope: Scope,
+        result: Result<Box<Config>, String>,
+    },
     Watched(Result<Vec<watch::Report<Watched>>, watch::WatchError>),
+    /// Old workers had long enough to say that they do not accept any more.
+    PromotionOverdue(ServiceKey, Generation),
     Tick,
 }
 
@@ -122,6 +132,8 @@ struct Running {
     name: WorkerName,
     child: child::Child,
     spawned: Instant,
+    /// It may still accept connections.
+    accepts: bool,
     /// What it said of its own failure.
     failure: Option<String>,
 }
@@ -190,7 +202,7 @@ impl Master {
         events: mpsc::Sender<Event>,
     ) -> Result<Master, StartError> {
         let lock = lock::Lock::take(&config.master.state_dir, &config.path)?;
-        let cache = cache::Cache::open(&config.master.state_dir.join("cache"));
+        let cache = cache::Cache::open(&config.master.state_dir.join("cache"), config.services.len());
         let cache = cache.inspect_err(|error| journal.record(&Fact::Trouble { reason: error.to_string() })).ok();
         let compiler = wasm_host::compatibility_hash().map_err(|error| StartError::Compiler(error.to_string()))?;
         let parallel = std::thread::available_parallelism().map_or(1, usize::from);
@@ -271,6 +283,7 @@ impl Master {
                 let reason = format!("{error}; changes are found by SIGHUP only");
                 self.journal.record(&Fact::Trouble { reason });
             }
+            Event::PromotionOverdue(key, generation) => self.tell_promotion(key, Some(generation)),
             Event::Tick => {
                 let now = Instant::now();
                 let due = self.services.iter().filter(|(_, s)| s.pool.next_deadline().is_some_and(|at| at <= now));

@@ -5,17 +5,21 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, ExitStatus};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::child::{self, Child};
 use super::generation::Pinned;
 use super::journal::{Fact, Stream, WorkerName};
 use super::pool::{self, Action, Generation, RollbackReason, Slot, WorkerId};
-use super::service::{self, Decision, Missing, Outcome, Preparation, PrepareError, Rollout, ServiceKey};
+use super::service::{self, Decision, Missing, Outcome, Preparation, PrepareError, Promotion, Rollout, ServiceKey};
 use super::{Event, Master, Phase, Running, milliseconds, output};
 use crate::channel::{self, ToMaster, ToWorker};
 use crate::config;
 use crate::sys;
+
+/// How long an old worker may take to say that it does not accept any more before a promotion is told all the
+/// same: one that computes without end says nothing.
+const LEAVING: Duration = Duration::from_secs(1);
 
 impl Master {
     /// Give a pool an event and perform what it wants, and what that leads to.
@@ -126,22 +130,46 @@ impl Master {
             }
         }
         self.journal.record(&Fact::Spawned(name.clone()));
-        self.workers.insert(id, Running { service: key, name, child, spawned: Instant::now(), failure: None });
+        self.workers
+            .insert(id, Running { service: key, name, child, spawned: Instant::now(), accepts: true, failure: None });
         Ok(())
     }
 
     fn on_promoted(&mut self, key: ServiceKey, generation: Generation) {
+        // One that is still untold is over now.
+        let untold = self.services.get(&key).and_then(|service| service.promotion.as_ref());
+        self.tell_promotion(key, untold.map(|promotion| promotion.generation));
         let Some(service) = self.services.get_mut(&key) else { return };
         let rollout = service.rollout.take_if(|rollout| rollout.generation == generation);
         let (trigger, took_ms) = match rollout {
             Some(rollout) => (rollout.trigger, milliseconds(rollout.since.elapsed())),
             None => ("return to it".to_owned(), 0),
         };
-        let workers = service.pool.limits().size;
         service.outcome = Outcome::Serving;
-        let name = service.name.clone();
-        self.journal.record(&Fact::Promoted { service: name, generation, took_ms, trigger, workers });
+        service.promotion = Some(Promotion { generation, trigger, took_ms });
         self.release_listeners();
+        self.tell_promotion(key, None);
+        if self.services.get(&key).is_some_and(|service| service.promotion.is_some()) {
+            let events = self.events.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(LEAVING).await;
+                drop(events.send(Event::PromotionOverdue(key, generation)).await);
+            });
+        }
+    }
+
+    /// Tell of a promotion once no old worker accepts any more; of `overdue` in any case.
+    pub(super) fn tell_promotion(&mut self, key: ServiceKey, overdue: Option<Generation>) {
+        let Some(service) = self.services.get_mut(&key) else { return };
+        let draining = |state| matches!(state, pool::State::Draining { .. });
+        let mut old = service.pool.workers().filter(|(_, worker)| draining(worker.state)).map(|(id, _)| id);
+        let accepted_from = old.any(|id| self.workers.get(&id).is_some_and(|running| running.accepts));
+        let due = |promotion: &mut Promotion| !accepted_from || overdue == Some(promotion.generation);
+        if let Some(Promotion { generation, trigger, took_ms }) = service.promotion.take_if(due) {
+            let workers = service.pool.limits().size;
+            let service = service.name.clone();
+            self.journal.record(&Fact::Promoted { service, generation, took_ms, trigger, workers });
+        }
     }
 
     fn on_rolled_back(&mut self, key: ServiceKey, generation: Generation, reason: RollbackReason) {
@@ -175,6 +203,10 @@ impl Master {
                 let took_ms = milliseconds(running.spawned.elapsed());
                 self.journal.record(&Fact::Ready { worker: running.name.clone(), took_ms });
                 self.tell_pool(key, pool::Event::Ready(id));
+            }
+            child::Event::Said(ToMaster::NotAccepting) => {
+                running.accepts = false;
+                self.tell_promotion(key, None);
             }
             child::Event::Said(ToMaster::Failed { reason }) => running.failure = Some(reason),
             child::Event::Said(ToMaster::Recycle { reason }) => {
@@ -217,6 +249,7 @@ impl Master {
             self.nudge(key);
         }
         self.tell_pool(key, pool::Event::Exited(id));
+        self.tell_promotion(key, None);
     }
 
     /// A worker that was woken for a connection and died before it accepted leaves the connection in the queue

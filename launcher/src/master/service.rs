@@ -47,6 +47,18 @@ pub struct Rollout {
     pub since: Instant,
 }
 
+/// A promotion that is told when the old workers do not accept any more: whoever reads of it and then connects
+/// reaches the new generation.
+#[derive(Debug)]
+pub struct Promotion {
+    /// The generation.
+    pub generation: Generation,
+    /// Why, for people.
+    pub trigger: String,
+    /// From the trigger to the promotion, milliseconds.
+    pub took_ms: u64,
+}
+
 /// The preparation in progress, if any.
 #[derive(Debug)]
 pub enum Preparation {
@@ -123,6 +135,8 @@ pub struct Service {
     pub preparation: Preparation,
     /// What is on its way.
     pub rollout: Option<Rollout>,
+    /// What was promoted and is not told yet.
+    pub promotion: Option<Promotion>,
     /// How its first generation ended.
     pub outcome: Outcome,
     /// The last thing that went wrong with a worker, in words.
@@ -143,6 +157,7 @@ impl Service {
             generations: BTreeMap::new(),
             preparation: Preparation::Idle,
             rollout: None,
+            promotion: None,
             outcome: Outcome::Open,
             last_failure: None,
             removed: false,

@@ -20,13 +20,14 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
 
 use crate::channel::{self, Assign, Channel, Large, Plugin, ToMaster, ToWorker};
 use crate::sys;
 use http::{Control, Counters, Server};
 use plugin::HttpPlugin;
 use plugin::native::{self, NativeHttp};
-use recycle::Recycling;
+use recycle::{Recycling, Wish};
 
 /// The whole life of a worker process: the body of `launcher worker`.
 pub fn main() -> ExitCode {
@@ -121,18 +122,17 @@ async fn run<P: HttpPlugin>(
     let (ours, watched) = (duplicate()?, duplicate()?);
     let channel = Arc::new(Channel::new(ours).map_err(|error| format!("the channel cannot be used: {error}"))?);
 
-    let (plugin, wish) = Recycling::new(plugin, &assign.limits, assign.worker);
+    let wish = Wish::default();
+    let plugin = Recycling::new(plugin, &assign.limits, &wish);
+    let lifetime = recycle::max_lifetime(&assign.limits, assign.worker);
+    let limits =
+        channel::Limits { max_requests: recycle::max_requests(&assign.limits, assign.worker), ..assign.limits };
     // One for the life of the process, like the server itself.
     let counters: &'static Counters = Box::leak(Box::default());
     let listeners = assign.listeners.into_iter().zip(listeners).collect();
-    let report = Arc::new(|event: http::Event<'_>| {
-        // The listeners are the master's news, not each worker's.
-        if !matches!(event, http::Event::Listening { registration: sys::accept::Registration::Exclusive, .. }) {
-            // One write a line: lines of several threads stay whole. Nobody is left to tell if it fails.
-            let _ = std::io::stderr().write_all(format!("launcher: {event}\n").as_bytes());
-        }
-    });
-    let (server, control) = Server::new(Arc::new(plugin), assign.limits, listeners, counters, report)
+    let left = Arc::new(Notify::new());
+    let report = report(wish.clone(), Arc::clone(&left));
+    let (server, control) = Server::new(Arc::new(plugin), limits, listeners, counters, report)
         .map_err(|error| format!("the listeners cannot be served: {error}"))?;
 
     let orphaned = control.clone();
@@ -152,13 +152,32 @@ async fn run<P: HttpPlugin>(
     });
     let wisher = Arc::clone(&channel);
     tokio::spawn(async move {
-        let reason = wish.reached().await;
+        let reason = wish.reached(lifetime).await;
         drop(wisher.send(&ToMaster::Recycle { reason }, &[]).await);
+    });
+    let leaver = Arc::clone(&channel);
+    tokio::spawn(async move {
+        left.notified().await;
+        drop(leaver.send(&ToMaster::NotAccepting, &[]).await);
     });
     tokio::spawn(obey(Arc::clone(&channel), control));
     channel.send(&ToMaster::Ready, &[]).await.map_err(|error| error.to_string())?;
     server.serve().await;
     Ok(())
+}
+
+/// Where the HTTP side's events go: to the master, or into the worker's output.
+fn report(wish: Wish, left: Arc<Notify>) -> http::Report {
+    Arc::new(move |event| match event {
+        // The listeners are the master's news, not each worker's.
+        http::Event::Listening { registration: sys::accept::Registration::Exclusive, .. } => {}
+        http::Event::MaxRequests => wish.tell("limits.max_requests".to_owned()),
+        http::Event::NotAccepting => left.notify_one(),
+        event => {
+            // One write a line: lines of several threads stay whole. Nobody is left to tell if it fails.
+            let _ = std::io::stderr().write_all(format!("launcher: {event}\n").as_bytes());
+        }
+    })
 }
 
 /// Follow the master's orders, until it is gone.

@@ -178,6 +178,8 @@ pub enum Event<'a> {
         /// Why.
         reason: &'a str,
     },
+    /// The listeners were let go for a drain: no connection is accepted from now on.
+    NotAccepting,
     /// `limits.max_requests` was reached: the worker wants to be replaced. Told once; serving goes on.
     MaxRequests,
 }
@@ -205,6 +207,7 @@ impl fmt::Display for Event<'_> {
             Self::ResponseCut { request, peer, reason } => {
                 write!(formatter, "response to {request} from {peer} was cut: {reason}")
             }
+            Self::NotAccepting => formatter.write_str("no connection is accepted any more"),
             Self::MaxRequests => formatter.write_str("limits.max_requests is reached"),
         }
     }

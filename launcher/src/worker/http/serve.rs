@@ -203,6 +203,7 @@ impl<P: HttpPlugin> Server<P> {
         }
         self.leave_queues();
         self.doors.clear();
+        (self.shared.report)(Event::NotAccepting);
         seats.watched.store(true, Release);
         let open: Vec<_> = seats.taken().values().cloned().collect();
         for track in open {
