@@ -36,6 +36,7 @@ async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
 
 fn limits() -> Limits {
     Limits {
+        memory: None,
         request_timeout: Duration::from_secs(30),
         idle_timeout: Duration::from_secs(60),
         connections: 1000,
