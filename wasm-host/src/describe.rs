@@ -176,14 +176,23 @@ impl Walk {
     fn over(binary: &[u8]) -> wasmparser::Result<Walk> {
         let mut walk = Walk::default();
         let mut depth = 0_usize;
+        // A toolchain's linker keeps an author's custom section in the core module; that of a component that was
+        // composed into this one speaks for itself only.
+        let mut own = Vec::new();
         for payload in Parser::new(0).parse_all(binary) {
             match payload? {
                 Payload::Version { encoding, .. } => {
                     walk.core |= depth == 0 && encoding == Encoding::Module;
                     depth += 1;
+                    own.push(depth == 1 || depth == 2 && encoding == Encoding::Module);
                 }
-                Payload::End(_) => depth = depth.saturating_sub(1),
-                Payload::CustomSection(section) if depth == 1 => walk.reusable |= section.name() == REUSABLE,
+                Payload::End(_) => {
+                    depth = depth.saturating_sub(1);
+                    own.pop();
+                }
+                Payload::CustomSection(section) if own.last() == Some(&true) => {
+                    walk.reusable |= section.name() == REUSABLE;
+                }
                 Payload::ComponentImportSection(section) if depth == 1 => {
                     for import in section {
                         walk.imports.push(import?.name.name.to_owned());

@@ -16,6 +16,21 @@ pub const TTIN: i32 = libc::SIGTTIN;
 /// SIGTTOU, by which servers are asked for one worker fewer.
 pub const TTOU: i32 = libc::SIGTTOU;
 
+/// End this process now. Destructors and atexit(3) functions do not run: threads that a plugin has started may still
+/// use what those would destroy, and a crash at the end of a clean drain would look like one before it.
+pub fn exit_at_once(code: i32) -> ! {
+    // SAFETY: fflush(3) of all streams has no requirement; what a C plugin has printed is not lost with the process.
+    #[expect(unsafe_code, reason = "std has no exit without atexit functions")]
+    unsafe {
+        libc::fflush(std::ptr::null_mut());
+    }
+    // SAFETY: _exit(2) has no requirement.
+    #[expect(unsafe_code, reason = "std has no exit without atexit functions")]
+    unsafe {
+        libc::_exit(code)
+    }
+}
+
 /// A child process of our own, in a process group of its own.
 #[derive(Debug)]
 pub struct Process {

@@ -93,6 +93,9 @@ fn serve(channel: &OwnedFd, assign: Assign, mut descriptors: Vec<OwnedFd>) -> Re
                 let served = run(channel, assign, listeners, native).await;
                 // Calls that the plugin still holds: then nothing may be dropped under them.
                 let _ = native.shutdown();
+                if served.is_ok() {
+                    sys::process::exit_at_once(0);
+                }
                 served
             }
         }

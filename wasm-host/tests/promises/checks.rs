@@ -41,6 +41,14 @@ fn the_custom_section_declares_reuse() {
 }
 
 #[test]
+fn the_custom_section_of_the_core_module_counts() {
+    // Where a static with `link_section` ends up.
+    let module = EMPTY_HANDLER.trim_end().strip_suffix(')').expect("a module in text form");
+    let handler = component(&format!("{module} (@custom \"{}\" \"1\"))", wasm_host::REUSABLE), "probe");
+    assert!(compile(&handler).expect("compiles").0.reusable);
+}
+
+#[test]
 fn a_description_says_what_a_component_can_use() {
     let source = component(include_str!("../probe.wat"), "probe");
     let Description { manifest, size, exports, imports, uses_env, uses_config, uses_dirs, uses_network } =

@@ -98,6 +98,53 @@ pub(crate) fn examples() {
     cargo(&project().join("scripts/wasm-cargo"), &["-p", "hello", "--target", "wasm32-wasip2"]);
 }
 
+/// First-party plugins that tests serve.
+const PLUGINS: [&str; 5] = ["hello", "json-api", "misbehave", "showcase", "static-files"];
+
+/// A first-party plugin as a native library.
+pub(crate) fn native(name: &str) -> PathBuf {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    let directory = BUILT.get_or_init(|| {
+        let target = target().with_file_name("plugins");
+        let mut cargo = Command::new("cargo");
+        cargo.args(["build", "--release", "--locked", "--manifest-path"]).arg(project().join("Cargo.toml"));
+        for package in PLUGINS {
+            cargo.args(["-p", package]);
+        }
+        output(cargo.arg("--target-dir").arg(&target));
+        target.join("release")
+    });
+    directory.join(format!("lib{}.so", name.replace('-', "_")))
+}
+
+/// The same plugin as a component.
+pub(crate) fn wasm(name: &str) -> PathBuf {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    let directory = BUILT.get_or_init(|| {
+        let mut cargo = Command::new(project().join("scripts/wasm-cargo"));
+        cargo.args(["build", "--locked", "--manifest-path"]).arg(project().join("Cargo.toml"));
+        for package in PLUGINS.into_iter().filter(|package| *package != "json-api") {
+            cargo.args(["-p", package]);
+        }
+        build(&mut cargo);
+        target().join("wasm32-wasip2/release")
+    });
+    directory.join(format!("{}.wasm", name.replace('-', "_")))
+}
+
+/// The plugin in C; each version answers `Hello from C, version N` to `/`.
+pub(crate) fn c_hello(version: u32) -> Vec<u8> {
+    let directory = tempfile::tempdir().expect("make a directory");
+    let source = fs::read_to_string(project().join("plugins/hello-c/hello.c")).expect("read the plugin in C");
+    let (file, library) = (directory.path().join("hello.c"), directory.path().join("hello.so"));
+    fs::write(&file, source.replace("Hello from C!", &format!("Hello from C, version {version:02}")))
+        .expect("write it");
+    let mut cc = Command::new("cc");
+    cc.args(["-shared", "-fPIC", "-O2", "-Wall", "-Wextra", "-Werror", "-I"]).arg(project().join("worker-sdk/include"));
+    output(cc.arg(file).arg("-o").arg(&library).arg("-lpthread"));
+    fs::read(library).expect("read the library")
+}
+
 /// Directory of the built guests of the project.
 fn project_guests() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
