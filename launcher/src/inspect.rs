@@ -41,14 +41,16 @@ fn check_plugin(service: &Service) -> Result<String, String> {
         return Ok("missing; `run` will build it".to_owned());
     }
     let file = PluginFile::read(&service.plugin_path).map_err(|error| error.to_string())?;
-    plugin_file::verify(file.bytes()).map(|verified| verified.summary()).map_err(|error| error.to_string())
+    plugin_file::verify(file.bytes(), &service.plugin_path)
+        .map(|verified| verified.summary())
+        .map_err(|error| error.to_string())
 }
 
 /// `launcher inspect`: what a plugin is.
 pub(crate) fn inspect(path: &Path) -> ExitCode {
     let described = PluginFile::read(path)
         .map_err(|error| error.to_string())
-        .and_then(|file| plugin_file::describe(file.bytes()).map_err(|error| error.to_string()));
+        .and_then(|file| plugin_file::describe(file.bytes(), path).map_err(|error| error.to_string()));
     match described {
         Ok(text) => {
             print(&format!("{}\n{text}", path.display()));

@@ -95,10 +95,17 @@ impl Verified {
 }
 
 const ELF: &[u8] = b"\x7fELF";
+const WASM: &[u8] = b"\0asm";
+
+/// Whether a file is judged as a native library: by its bytes; those that say nothing (an empty file, text) by its name,
+/// so that the message speaks of what its author meant to build.
+fn is_native(bytes: &[u8], path: &Path) -> bool {
+    bytes.starts_with(ELF) || path.extension().is_some_and(|extension| extension == "so") && !bytes.starts_with(WASM)
+}
 
 /// Check a plugin, and compile it if it is WASM.
-pub fn verify(bytes: &[u8]) -> Result<Verified, VerifyError> {
-    if bytes.starts_with(ELF) {
+pub fn verify(bytes: &[u8], path: &Path) -> Result<Verified, VerifyError> {
+    if is_native(bytes, path) {
         return Ok(Verified::Native(native::verify(bytes)?));
     }
     let (manifest, compiled) = wasm_host::compile(bytes)?;
@@ -109,8 +116,8 @@ pub fn verify(bytes: &[u8]) -> Result<Verified, VerifyError> {
 }
 
 /// Tell what a plugin is and what it can use, in lines.
-pub fn describe(bytes: &[u8]) -> Result<String, VerifyError> {
-    if bytes.starts_with(ELF) {
+pub fn describe(bytes: &[u8], path: &Path) -> Result<String, VerifyError> {
+    if is_native(bytes, path) {
         let manifest = native::verify(bytes)?;
         let mut text = format!("  {}\n  {} bytes\n", native_line(&manifest), bytes.len());
         for library in &manifest.needed {

@@ -42,9 +42,9 @@ pub fn main() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(reason) => fail(&channel, reason),
         },
-        Ok(Some((ToWorker::Verify { .. }, descriptors))) => match <[OwnedFd; 2]>::try_from(descriptors) {
+        Ok(Some((ToWorker::Verify { path }, descriptors))) => match <[OwnedFd; 2]>::try_from(descriptors) {
             Ok([source, compiled]) => {
-                let answer = verify::verify(source, compiled);
+                let answer = verify::verify(&path, source, compiled);
                 channel::send_blocking(channel.as_fd(), &answer).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS)
             }
             Err(_) => give_up("a request to verify came without its two descriptors"),

@@ -7,21 +7,22 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 use crate::channel::{Plugin, ToMaster};
 use crate::plugin_file::{self, PluginFile};
 
 /// The answer for the plugin in `source`; its compiled form, if it has one, is written to `compiled`.
-pub(super) fn verify(source: OwnedFd, compiled: OwnedFd) -> ToMaster {
-    match answer(source, &File::from(compiled)) {
+pub(super) fn verify(path: &str, source: OwnedFd, compiled: OwnedFd) -> ToMaster {
+    match answer(path, source, &File::from(compiled)) {
         Ok(plugin) => ToMaster::Verified { plugin },
         Err(reason) => ToMaster::Failed { reason },
     }
 }
 
-fn answer(source: OwnedFd, compiled: &File) -> Result<Plugin, String> {
+fn answer(path: &str, source: OwnedFd, compiled: &File) -> Result<Plugin, String> {
     let file = PluginFile::from_file(File::from(source)).map_err(|error| error.to_string())?;
-    let verified = plugin_file::verify(file.bytes()).map_err(|error| error.to_string())?;
+    let verified = plugin_file::verify(file.bytes(), Path::new(path)).map_err(|error| error.to_string())?;
     if let Some(code) = verified.compiled() {
         let written: io::Result<()> = compiled.write_all_at(code, 0);
         written.map_err(|error| format!("the compiled form could not be written: {error}"))?;

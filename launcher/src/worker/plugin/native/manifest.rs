@@ -272,8 +272,8 @@ fn looks_like(bytes: &[u8]) -> &'static str {
         [0x1F, 0x8B, ..] => "it is gzip-compressed",
         [b'P', b'K', 3, 4, ..] => "it is a zip archive",
         _ if bytes.iter().all(|byte| *byte == 0) => "it is all zeros",
-        _ if bytes.len() < 64 => "it is too short",
         _ if bytes.iter().take(512).all(|b| b.is_ascii_graphic() || b.is_ascii_whitespace()) => "it is text",
+        _ if bytes.len() < 64 => "it is too short",
         _ => "its first bytes are not ELF's",
     }
 }
