@@ -4,8 +4,9 @@
 
 use std::fmt::Display;
 use std::fs::File;
+use std::future::{Future, poll_fn};
 use std::os::fd::AsRawFd;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -17,6 +18,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use tokio::runtime::Handle;
+use tokio::task::unconstrained;
 use tokio::time::timeout;
 use wasmtime::component::{Component, InstancePre};
 use wasmtime::{Engine, Trap, WasmBacktrace};
@@ -334,7 +336,15 @@ impl Body for GuestBody {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
         loop {
-            let frame = Pin::new(&mut this.inner).poll_frame(cx);
+            let written = matches!(this.rest, Rest::None | Rest::Failed(_));
+            let mut next = poll_fn(|cx| Pin::new(&mut this.inner).poll_frame(cx));
+            let frame = if written {
+                // With the budget of tokio's cooperative scheduling spent, a channel says "pending" although it is
+                // not empty, which would be taken for an unfinished body below.
+                pin!(unconstrained(next)).poll(cx)
+            } else {
+                Pin::new(&mut next).poll(cx)
+            };
             let mut ended = false;
             if let Rest::Call { call, .. } = &mut this.rest
                 && let Poll::Ready(result) = call.as_mut().poll(cx)
