@@ -8,6 +8,7 @@
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -134,7 +135,7 @@ impl Pinner {
 
         let (events, mut said) = mpsc::channel(4);
         let mut command = Command::new(&self.binary);
-        command.args(["worker", "verify"]).arg(shown);
+        command.arg0("launcher").args(["worker", "verify"]).arg(shown);
         let (child, output) = Child::spawn(&mut command, move |event| {
             let events = events.clone();
             async move { drop(events.send(event).await) }

@@ -1,7 +1,7 @@
 //! What the master does for the pools: spawns, drains, kills; and what becomes of workers and preparations.
 
 use std::os::fd::OwnedFd;
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Command, ExitStatus};
 use std::sync::Arc;
@@ -109,7 +109,7 @@ impl Master {
             env.insert(variable.to_owned(), value);
         }
         let mut command = Command::new(&self.pinner.binary);
-        command.args(["worker", &format!("{}/{}", service.name, slot.0)]).envs(&env);
+        command.arg0("launcher").args(["worker", &format!("{}/{}", service.name, slot.0)]).envs(&env);
         // What systemd told the master is not for its workers: READY=1 from one would be taken for the master's.
         for variable in ["NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID", "WATCHDOG_USEC", "WATCHDOG_PID"]
         {
@@ -321,8 +321,11 @@ impl Master {
             Err(_) if next.is_some() => {}
             Err(error) => {
                 let reason = error.to_string();
-                self.journal.record(&Fact::ReloadFailed { service: name, trigger, reason });
-                service.fail_first(&error);
+                self.journal.record(&if service.fail_first(&error) {
+                    Fact::ServiceFailed { service: name, reason }
+                } else {
+                    Fact::ReloadFailed { service: name, trigger, reason }
+                });
             }
         }
         if let Some(trigger) = next {

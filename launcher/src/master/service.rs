@@ -201,12 +201,14 @@ impl Service {
         Decision::Deploy(generation)
     }
 
-    /// A preparation failed before any generation was there to serve.
-    pub fn fail_first(&mut self, error: &PrepareError) {
-        if self.outcome == Outcome::Open && self.pool.serving().is_none() && self.pool.incoming().is_none() {
+    /// A preparation failed. `true`: no generation is there to serve.
+    pub fn fail_first(&mut self, error: &PrepareError) -> bool {
+        let first = self.pool.serving().is_none() && self.pool.incoming().is_none();
+        if self.outcome == Outcome::Open && first {
             let unusable = matches!(error, PrepareError::Pin(error) if !matches!(error, PinError::Unverified { .. }));
             self.outcome = Outcome::Failed { reason: error.to_string(), unusable };
         }
+        first
     }
 
     /// The listeners that must be held: those wanted, and those of the generations that run.
