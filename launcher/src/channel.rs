@@ -96,7 +96,8 @@ pub struct Assign {
     pub plugin_path: String,
     /// The listening sockets, in the order of their descriptors.
     pub listeners: Vec<Listener>,
-    /// Environment for the plugin: exactly this.
+    /// The service's `env:` and who the worker is. A WASM guest sees exactly this; a native plugin sees it in the
+    /// environment of its process, on top of what the launcher was started with.
     pub env: BTreeMap<String, String>,
     /// The service's `config:`.
     pub config: serde_json::Value,

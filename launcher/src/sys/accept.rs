@@ -406,6 +406,23 @@ impl AsyncWrite for Stream {
     }
 }
 
+/// Errors of accept(2) that say nothing about the next accept: the connection is gone, or its network is.
+pub(crate) fn concerns_one_connection(error: &io::Error) -> bool {
+    let gone = [
+        libc::ECONNABORTED,
+        libc::ECONNRESET,
+        libc::EPROTO,
+        libc::ENETDOWN,
+        libc::ENOPROTOOPT,
+        libc::EHOSTDOWN,
+        libc::ENONET,
+        libc::EHOSTUNREACH,
+        libc::ENETUNREACH,
+        libc::ETIMEDOUT,
+    ];
+    error.raw_os_error().is_some_and(|code| gone.contains(&code))
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::TcpListener;

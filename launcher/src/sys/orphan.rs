@@ -10,12 +10,11 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Signal, getpgrp, kill_process_group};
 
-/// When the other end of `socket` is closed: call `orphaned`, and after `grace` kill the whole process group.
-pub fn watch(socket: OwnedFd, grace: Duration, orphaned: impl FnOnce() + Send + 'static) -> io::Result<()> {
+/// When the other end of `socket` is closed, the process has `grace` to end; then its whole group is killed.
+pub fn watch(socket: OwnedFd, grace: Duration) -> io::Result<()> {
     let thread = std::thread::Builder::new().name("orphan".to_owned()).stack_size(64 * 1024);
     thread.spawn(move || {
         wait_for_hang_up(&socket);
-        orphaned();
         std::thread::sleep(grace);
         // Grandchildren too: they may hold the listeners.
         let _ = kill_process_group(getpgrp(), Signal::KILL);

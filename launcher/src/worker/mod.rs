@@ -76,6 +76,9 @@ fn serve(channel: &OwnedFd, assign: Assign, mut descriptors: Vec<OwnedFd>) -> Re
         sys::identity::assume(identity.uid, identity.gid, &identity.groups)
             .map_err(|error| format!("cannot become user {} of group {}: {error}", identity.uid, identity.gid))?;
     }
+    // Before the plugin is loaded: one that hangs while it starts must not outlive its master either.
+    sys::orphan::watch(duplicate(channel)?, assign.drain_timeout)
+        .map_err(|error| format!("no thread could be started: {error}"))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         // With the default of 61 a guest that computes for long delays timers by a second.
@@ -115,14 +118,17 @@ fn load_native(library: &File, assign: &Assign) -> Result<NativeHttp, String> {
         .map_err(|error| format!("{} {error}", assign.plugin_path))
 }
 
+fn duplicate(channel: &OwnedFd) -> Result<OwnedFd, String> {
+    channel.try_clone().map_err(|error| format!("the channel cannot be duplicated: {error}"))
+}
+
 async fn run<P: HttpPlugin>(
     channel: &OwnedFd,
     assign: Assign,
     listeners: Vec<OwnedFd>,
     plugin: P,
 ) -> Result<(), String> {
-    let duplicate = || channel.try_clone().map_err(|error| format!("the channel cannot be duplicated: {error}"));
-    let (ours, watched) = (duplicate()?, duplicate()?);
+    let ours = duplicate(channel)?;
     let channel = Arc::new(Channel::new(ours).map_err(|error| format!("the channel cannot be used: {error}"))?);
 
     let wish = Wish::default();
@@ -138,9 +144,6 @@ async fn run<P: HttpPlugin>(
     let (server, control) = Server::new(Arc::new(plugin), limits, listeners, counters, report)
         .map_err(|error| format!("the listeners cannot be served: {error}"))?;
 
-    let orphaned = control.clone();
-    sys::orphan::watch(watched, assign.drain_timeout, move || orphaned.drain())
-        .map_err(|error| format!("no thread could be started: {error}"))?;
     let mut terminate =
         signal(SignalKind::terminate()).map_err(|error| format!("signals cannot be handled: {error}"))?;
     // Sent to a whole terminal or group they are meant for the master; it tells its workers what to do.

@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep_until};
 use super::track::Track;
 use super::{Counters, Event, HEAD_MAX, Peer, Report, connection};
 use crate::channel::{self, Limits};
-use crate::sys::accept::{Acceptor, PeerAddress, Stream};
+use crate::sys::accept::{self, Acceptor, PeerAddress, Stream};
 use crate::worker::plugin::HttpPlugin;
 
 /// First pause after an accept that failed for want of a resource, doubled up to [`PAUSE_MAX`].
@@ -190,7 +190,7 @@ impl<P: HttpPlugin> Server<P> {
                     }
                     self.seat(door, accepted);
                 }
-                Next::Accepted(_, Err(error)) if concerns_one_connection(&error) => {}
+                Next::Accepted(_, Err(error)) if accept::concerns_one_connection(&error) => {}
                 Next::Accepted(door, Err(error)) => {
                     if !std::mem::replace(&mut failing, true) {
                         (self.shared.report)(Event::AcceptFailing { listener: &self.doors[door].name, error: &error });
@@ -252,21 +252,4 @@ impl<P: HttpPlugin> Server<P> {
             connection::run(shared, stream, track).await;
         });
     }
-}
-
-/// Errors of accept(2) that say nothing about the next accept: the connection is gone, or its network is.
-fn concerns_one_connection(error: &io::Error) -> bool {
-    let gone = [
-        libc::ECONNABORTED,
-        libc::ECONNRESET,
-        libc::EPROTO,
-        libc::ENETDOWN,
-        libc::ENOPROTOOPT,
-        libc::EHOSTDOWN,
-        libc::ENONET,
-        libc::EHOSTUNREACH,
-        libc::ENETUNREACH,
-        libc::ETIMEDOUT,
-    ];
-    error.raw_os_error().is_some_and(|code| gone.contains(&code))
 }
