@@ -50,14 +50,13 @@ fn an_idle_launcher_sleeps() {
     let site = Site::alone();
     let launcher = hello(&site, 2);
     assert_eq!(fetch(&launcher.address("hello"), "/").status(), 200);
-    // What the start left behind, the probation of the first generation too, is over after a while.
     let before = process::sleeps(launcher.pid());
     let workers: Vec<_> = launcher.workers(2).into_iter().map(|pid| (pid, process::sleeps(pid))).collect();
     thread::sleep(Duration::from_secs(10)); // the span that is measured
-    let woke = process::sleeps(launcher.pid()) - before;
+    let woke = process::woke_since(launcher.pid(), &before);
     assert!(woke <= 3, "the master woke {woke} times in 10 idle seconds");
     for (pid, before) in workers {
-        let woke = process::sleeps(pid) - before;
+        let woke = process::woke_since(pid, &before);
         assert!(woke <= 5, "worker {pid} woke {woke} times in 10 idle seconds");
     }
 }
@@ -100,6 +99,7 @@ fn reloads_leak_no_descriptor_memory_process_or_file() {
         let mark = launcher.mark();
         site.replace("hello.wasm", guests::hello(version));
         launcher.wait_after(mark, "promoted", |event| event.is("promoted"));
+        launcher.wait_many(mark, 2, "exit of the old workers", |event| event.is("exited"));
         assert_eq!(fetch(&address, "/").text(), guests::greeting(version));
         if version == reloads / 5 {
             early = Some(footprint(&launcher, &site));

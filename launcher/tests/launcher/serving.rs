@@ -139,12 +139,13 @@ fn a_client_that_expects_100_continue_is_told_to_go_on() {
     site.kitchen();
     let launcher = site.run(KITCHEN);
     let mut connection = Connection::open(&launcher.address("kitchen")).expect("connect");
+    // A guest that reads the body before it answers: one that answers first makes the interim answer superfluous.
     connection
-        .send_head("POST", "/echo", &[("content-length", "4"), ("expect", "100-continue")])
+        .send_head("POST", "/upload", &[("content-length", "4"), ("expect", "100-continue")])
         .expect("send the head");
     assert_eq!(connection.any_head("POST").expect("an interim answer").status, 100);
     connection.send(b"body").expect("send the body");
-    assert_eq!(connection.response("POST").expect("an answer").text(), "body");
+    assert!(connection.response("POST").expect("an answer").text().starts_with("4 "));
 }
 
 #[test]

@@ -152,7 +152,7 @@ impl Launcher {
         self.shared.seen().events.len()
     }
 
-    /// The first event that fits, waited for.
+    /// The first event that fits, waited for. `fits` is called under the lock of the log: it must not ask this launcher.
     pub(crate) fn wait(&self, what: &str, fits: impl Fn(&Event) -> bool) -> Event {
         self.wait_after(0, what, fits)
     }

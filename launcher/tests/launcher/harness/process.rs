@@ -1,5 +1,6 @@
 //! What /proc says of a process (proc(5)).
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
 
@@ -59,13 +60,20 @@ pub(crate) fn peak_resident(pid: u32) -> u64 {
     first_number(&status(pid, "VmHWM:").expect("the process runs"))
 }
 
-/// How often its threads went to sleep by themselves: what an idle process must not do.
-pub(crate) fn sleeps(pid: u32) -> u64 {
-    let field = |task: &String| {
+/// How often each of its threads went to sleep by itself, which an idle process must not do.
+pub(crate) fn sleeps(pid: u32) -> BTreeMap<String, u64> {
+    let count = |task: &String| {
         let status = fs::read_to_string(format!("/proc/{pid}/task/{task}/status")).unwrap_or_default();
         status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")).map_or(0, first_number)
     };
-    tasks(pid).iter().map(field).sum()
+    tasks(pid).into_iter().map(|task| (task.clone(), count(&task))).collect()
+}
+
+/// How often its threads woke since `before`. A thread that ended meanwhile woke once for that.
+pub(crate) fn woke_since(pid: u32, before: &BTreeMap<String, u64>) -> u64 {
+    let now = sleeps(pid);
+    let ended = before.keys().filter(|task| !now.contains_key(*task)).count() as u64;
+    ended + now.iter().map(|(task, count)| count - before.get(task).unwrap_or(&0)).sum::<u64>()
 }
 
 /// Number of its open descriptors.
