@@ -5,7 +5,8 @@ const { Fields, Response } = types;
 
 export const handler = {
   async handle(request) {
-    const encode = (text) => new TextEncoder().encode(text);
+    // QuickJS has no TextEncoder; these texts are ASCII.
+    const encode = (text) => Uint8Array.from(text, (letter) => letter.charCodeAt(0));
     const headers = Fields.fromList([["content-type", encode("text/plain")]]);
     const body = wit.Stream(wit.Stream.U8);
     const trailers = wit.Future.from({ tag: "ok", val: null }, wit.Future.RESULT_OPTION_OTHER_ERROR_CODE);
