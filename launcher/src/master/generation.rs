@@ -186,16 +186,14 @@ enum Verdict {
 }
 
 async fn verdict(said: &mut mpsc::Receiver<child::Event>) -> Verdict {
-    while let Some(event) = said.recv().await {
-        match event {
-            child::Event::Said(ToMaster::Verified { plugin }) => return Verdict::Good(plugin),
-            child::Event::Said(ToMaster::Failed { reason }) => return Verdict::Bad(reason),
-            child::Event::Said(_) => return Verdict::Lost("answered something else".to_owned()),
-            child::Event::Babbled(reason) => return Verdict::Lost(reason),
-            child::Event::Exited(status) => return Verdict::Lost(sys::process::describe(status)),
-        }
+    match said.recv().await {
+        Some(child::Event::Said(ToMaster::Verified { plugin })) => Verdict::Good(plugin),
+        Some(child::Event::Said(ToMaster::Failed { reason })) => Verdict::Bad(reason),
+        Some(child::Event::Said(_)) => Verdict::Lost("answered something else".to_owned()),
+        Some(child::Event::Babbled(reason)) => Verdict::Lost(reason),
+        Some(child::Event::Exited(status)) => Verdict::Lost(sys::process::describe(status)),
+        None => Verdict::Lost("vanished".to_owned()),
     }
-    Verdict::Lost("vanished".to_owned())
 }
 
 /// What a verifying child printed before it died, as an appendix to a message.

@@ -7,7 +7,7 @@
 use std::io::{self, IsTerminal, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
@@ -541,10 +541,7 @@ fn write_lines(lines: &Receiver<Line>, lost: &AtomicU64) {
                     let _ = done.send(());
                 }
             }
-            next = match lines.try_recv() {
-                Ok(line) => Some(line),
-                Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
-            };
+            next = lines.try_recv().ok();
         }
         let missed = lost.swap(0, Ordering::Relaxed);
         if missed > 0 {

@@ -106,14 +106,6 @@ fn request<B>(path: &str, body: B) -> Request<B> {
 fn channel_body()
 -> (tokio::sync::mpsc::Sender<http_body::Frame<Bytes>>, impl http_body::Body<Data = Bytes, Error = Infallible> + Send) {
     let (tx, mut rx) = tokio::sync::mpsc::channel(1);
-    let frames = futures::stream::poll_fn(move |cx| rx.poll_recv(cx)).map_ok_frames();
+    let frames = futures::stream::poll_fn(move |cx| rx.poll_recv(cx).map(|frame| frame.map(Ok)));
     (tx, http_body_util::StreamBody::new(frames))
 }
-
-trait MapOkFrames: futures::Stream + Sized {
-    fn map_ok_frames(self) -> futures::stream::Map<Self, fn(Self::Item) -> Result<Self::Item, Infallible>> {
-        futures::StreamExt::map(self, Ok)
-    }
-}
-
-impl<S: futures::Stream> MapOkFrames for S {}

@@ -63,6 +63,7 @@ pub struct Call<B> {
 }
 
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "a box would cost every request an allocation")]
 enum Step<B> {
     Begin(Request<B>, abi::Peer),
     Running(OwnedCall, Live),

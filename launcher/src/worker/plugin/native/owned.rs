@@ -17,11 +17,11 @@ const COPY: usize = 512;
 pub(super) struct BadPointer;
 
 /// Header fields of the plugin's.
-pub(super) fn fields<'a>(
+pub(super) fn fields(
     pointer: *const abi::Header,
     len: usize,
-    _owner: &'a impl Sized,
-) -> Result<&'a [abi::Header], BadPointer> {
+    _owner: &impl Sized,
+) -> Result<&[abi::Header], BadPointer> {
     if len == 0 {
         return Ok(&[]);
     }
@@ -34,7 +34,7 @@ pub(super) fn fields<'a>(
 }
 
 /// A text of the plugin's.
-pub(super) fn text<'a>(text: abi::Str, _owner: &'a impl Sized) -> Result<&'a [u8], BadPointer> {
+pub(super) fn text(text: abi::Str, _owner: &impl Sized) -> Result<&[u8], BadPointer> {
     // SAFETY: by the contract constant until its owner is released, which the borrow of the owner prevents.
     unsafe { text.get() }.ok_or(BadPointer)
 }
