@@ -3,8 +3,8 @@
 //! It is a crate of its own because the linker monomorphises for minutes otherwise.
 //!
 //! Flows:
-//! - *Verify* (a child process): [`compile`] turns a component's bytes into a [`Manifest`] and machine code, or a
-//!   [`PluginError`] that says what is wrong. [`describe`] does the part that needs no compiler.
+//! - *Verify* (a child process): [`compile()`] turns a component's bytes into a [`Manifest`] and machine code, or a
+//!   [`PluginError`] that says what is wrong. [`describe()`] does the part that needs no compiler.
 //! - *Load* (a worker): [`HttpGuest::load`] maps the machine code and [`HttpGuest::warm`] starts a first instance.
 //! - *Call*: [`HttpGuest::handle`] runs the guest in the caller's task and returns the response as soon as the guest
 //!   sets its head; the [`GuestBody`] runs the guest on while it is read.

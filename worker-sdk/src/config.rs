@@ -2,7 +2,7 @@
 //!
 //! Natively it is the JSON text that the worker hands over. A component reads `wasi:config/store`, where every value
 //! is text: scalars as they are, lists and mappings as JSON. There the author's type decides what a text means,
-//! which is why [`Text`] is a deserializer of its own; only where a type takes anything (`serde_json::Value`) a
+//! which is why `Text` is a deserializer of its own; only where a type takes anything (`serde_json::Value`) a
 //! scalar string that looks like a number becomes one.
 
 use serde_core::de::DeserializeOwned;

@@ -19,11 +19,11 @@
 //! | read or stream a body | [`Body`] |
 //! | return something | [`IntoResponse`], [`Json`] |
 //! | the client's address | [`RequestExt::peer`] |
-//! | the service's `config:` | [`config`] |
+//! | the service's `config:` | [`config()`] |
 //! | the service's `env:` | [`std::env::var`] |
-//! | who this worker is | [`worker`] |
+//! | who this worker is | [`worker()`] |
 //! | a line in the log | [`log`] |
-//! | wait | [`sleep`] |
+//! | wait | [`sleep()`] |
 //! | tokio, and what builds on it | feature `tokio` |
 //!
 //! # Two builds, one behaviour: what differs
@@ -32,7 +32,7 @@
 //! - State in statics lives as long as the worker natively; in a component as long as the instance, which by
 //!   default serves one request (`#[worker_sdk::http(reuse)]` asks for more).
 //! - The feature `tokio` is a native thing: with it, timers and sockets of tokio, and crates that build on them, work
-//!   inside handlers. On WASM the feature does nothing; use [`sleep`], and `wasi:http` for calls.
+//!   inside handlers. On WASM the feature does nothing; use [`sleep()`], and `wasi:http` for calls.
 //! - `start` runs before the worker says that it is ready natively, before an instance's first request in a
 //!   component; `stop` runs natively only.
 //!

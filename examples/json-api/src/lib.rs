@@ -1,7 +1,7 @@
 //! A JSON API: orders in memory, shared by all requests of a worker, and a task of its own that lets old ones go.
 //!
 //! State is a static: a native library is loaded once a worker and stays. Other workers have their own; what must be
-//! shared among them belongs into a database, whose client would stand where [`Shop`] stands.
+//! shared among them belongs into a database, whose client would stand where `Shop` stands.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};

@@ -1,7 +1,7 @@
 //! One worker process seen from the master: its process, its channel, its output.
 //!
 //! A task of its own waits for all three and turns what happens into [`Event`]s; the master sends it
-//! [`Order`]s. The pid and the pidfd are known here only. Nothing is decided here.
+//! orders. The pid and the pidfd are known here only. Nothing is decided here.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};

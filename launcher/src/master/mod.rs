@@ -1,6 +1,6 @@
 //! The master: owns the listeners, keeps every service's workers as its pool wants them, watches the files.
 //!
-//! One loop: whatever happens becomes an [`Event`]; `handle` decides with the pools' help and performs; then
+//! One loop: whatever happens becomes an `Event`; `handle` decides with the pools' help and performs; then
 //! the next deadline of the pools is the only timer. The master never waits for anything else, never accepts a
 //! connection, never runs or compiles a plugin, and makes no system call while nothing happens.
 //!

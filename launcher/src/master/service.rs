@@ -4,7 +4,7 @@
 //! pinned and verified in a task. What comes out of it becomes a generation and goes to the pool, or changes
 //! nothing. One preparation at a time; a trigger that comes meanwhile waits in one place.
 //!
-//! Nothing is performed here: [`super::Master`] does that.
+//! Nothing is performed here: the master does that.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Files are read with blocking calls, 64 KiB at a time: from a page cache that is faster than handing each read to a
-//! thread. Nothing above `root` is reachable: see [`resolve`].
+//! thread. Nothing above `root` is reachable: see `resolve`.
 
 mod conditions;
 mod content_type;

@@ -2,7 +2,7 @@
 //!
 //! Flow: bytes → shape of the file → the exported data symbol `launcher_plugin` → its plain fields. `check`, `inspect`
 //! and the verification before a reload use this. What only the dynamic linker can know (unresolved symbols, missing
-//! libraries) is reported by [`super::load`].
+//! libraries) is reported by `NativeHttp::load`.
 
 use object::elf;
 use object::read::elf::{ElfFile64, FileHeader as _, ProgramHeader as _};

@@ -5,7 +5,7 @@
 //! handler that does not wait costs no task; [`NativeHttp::shutdown`] ends it. A library is never unloaded: a new
 //! version is a new process.
 //!
-//! Whatever the plugin hands over is wrapped by a type of [`owned`] before anything else looks at it, so that it is
+//! Whatever the plugin hands over is wrapped by a type of `owned` before anything else looks at it, so that it is
 //! released exactly once on every path. What cannot be checked is trusted: the plugin shares our address space.
 
 #![expect(unsafe_code, reason = "the host's side of the C contract of native plugins")]
