@@ -79,12 +79,14 @@ fn serve(channel: &OwnedFd, assign: Assign, mut descriptors: Vec<OwnedFd>) -> Re
     // Before the plugin is loaded: one that hangs while it starts must not outlive its master either.
     sys::orphan::watch(duplicate(channel)?, assign.drain_timeout)
         .map_err(|error| format!("no thread could be started: {error}"))?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        // With the default of 61 a guest that computes for long delays timers by a second.
-        .event_interval(1)
-        .build()
-        .map_err(|error| format!("the event loop cannot be started: {error}"))?;
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    if matches!(assign.plugin, Plugin::Wasm(_)) {
+        // With the default of 61 a guest that computes for long, and is polled again and again, delays timers by a
+        // second. A native plugin that computes cannot be interrupted anyway.
+        runtime.event_interval(1);
+    }
+    let runtime =
+        runtime.enable_all().build().map_err(|error| format!("the event loop cannot be started: {error}"))?;
     runtime.block_on(async {
         match &assign.plugin {
             Plugin::Wasm(manifest) => {
