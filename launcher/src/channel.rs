@@ -101,6 +101,8 @@ pub struct Assign {
     pub env: BTreeMap<String, String>,
     /// The service's `config:`.
     pub config: serde_json::Value,
+    /// Whether the plugin is told the client's address in headers.
+    pub forwarded: Forwarded,
     /// Limits of the process and of its HTTP side.
     pub limits: Limits,
     /// What a WASM guest may use.
@@ -109,6 +111,18 @@ pub struct Assign {
     pub drain_timeout: Duration,
     /// User to become before the plugin is loaded: uid, gid and supplementary groups.
     pub identity: Option<Identity>,
+}
+
+/// What happens to the headers that name a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Forwarded {
+    /// They pass as they come.
+    Off,
+    /// They are set; what the client sent is dropped.
+    Set,
+    /// The client's address is appended to what came.
+    Append,
 }
 
 /// Who a worker becomes before it loads the plugin.

@@ -121,6 +121,13 @@ pub(super) static SERVICE: &[Key] = &[
     ),
     key("env", Form::Environment, "", "{ A: 1 }", "the environment of the plugin: this and nothing else"),
     key("config", Form::Any, "", "{ a: [1] }", "settings of the plugin's own, handed to it"),
+    key(
+        "forwarded",
+        Form::Choice(&["off", "set", "append"]),
+        "off",
+        "append",
+        "tell the plugin the client's address in Forwarded and X-Forwarded-For: set them and drop what the client sent, or append to what a trusted proxy sent",
+    ),
     key("balance", Form::Choice(&["requests"]), "requests", "requests", "how connections spread over the workers"),
     key("reload", Form::Section(RELOAD), "", "", "how a change is rolled out"),
     key("restart", Form::Section(RESTART), "", "", "how crashes are answered"),

@@ -64,6 +64,8 @@ pub struct Service {
     pub config: serde_json::Value,
     /// How connections spread over workers.
     pub balance: Balance,
+    /// Whether the plugin is told the client's address in headers.
+    pub forwarded: Forwarded,
     /// How a change is rolled out.
     pub reload: Reload,
     /// How crashes are answered.
@@ -108,6 +110,18 @@ pub enum Balance {
     /// Rotating exclusive accept.
     #[default]
     Requests,
+}
+
+/// `forwarded:`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Forwarded {
+    /// Headers pass as they come.
+    #[default]
+    Off,
+    /// Set; what the client sent is dropped.
+    Set,
+    /// Appended to what came: whoever connects is a proxy that is trusted.
+    Append,
 }
 
 /// `reload:`

@@ -10,7 +10,7 @@ use super::identity::{Account, Culprit, identity};
 use super::listen::{self, Resolve, Site, Taken};
 use super::reader::{Field, Reader, Section, join};
 use super::written::{Node, Value};
-use super::{Balance, Limits, Listen, Reload, Restart, Service, Wasm, places, units};
+use super::{Balance, Forwarded, Limits, Listen, Reload, Restart, Service, Wasm, places, units};
 
 /// Longest name of a service or listener: it becomes part of file names and of every line of the log.
 const LONGEST_NAME: usize = 64;
@@ -41,6 +41,11 @@ pub(super) fn service(
     let env = environment(reader, &service.field("env"));
     let config = settings(reader, &service.field("config"));
     let balance = balance(reader, &service);
+    let forwarded = match reader.choice(&service.field("forwarded")) {
+        "set" => Forwarded::Set,
+        "append" => Forwarded::Append,
+        _ => Forwarded::Off,
+    };
     let reload = reload(reader, &service);
     let restart = restart(reader, &service);
     let stop = reader.subsection(&service, "stop");
@@ -59,6 +64,7 @@ pub(super) fn service(
         env,
         config,
         balance,
+        forwarded,
         reload,
         restart,
         drain_timeout,

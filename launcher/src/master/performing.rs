@@ -108,6 +108,10 @@ impl Master {
         ] {
             env.insert(variable.to_owned(), value);
         }
+        if settings.forwarded != config::Forwarded::Off {
+            // Whoever reads the header in a plugin can tell whether the launcher or the client wrote it.
+            env.insert("LAUNCHER_FORWARDED".to_owned(), "1".to_owned());
+        }
         let mut command = Command::new(&self.pinner.binary);
         command.arg0("launcher").args(["worker", &format!("{}/{}", service.name, slot.0)]).envs(&env);
         // What systemd told the master is not for its workers: READY=1 from one would be taken for the master's.
@@ -356,6 +360,11 @@ fn assign(
         listeners,
         env,
         config: settings.config.clone(),
+        forwarded: match settings.forwarded {
+            config::Forwarded::Off => channel::Forwarded::Off,
+            config::Forwarded::Set => channel::Forwarded::Set,
+            config::Forwarded::Append => channel::Forwarded::Append,
+        },
         limits: channel::Limits {
             memory: limits.memory,
             request_timeout: limits.request_timeout,

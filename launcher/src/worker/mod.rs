@@ -5,9 +5,11 @@
 //!
 //! - [`http`]: the HTTP side, whatever the plugin is made of
 //! - [`plugin`]: what a plugin must be able to do, and the kinds there are
+//! - `forwarding`: the headers that name the client
 //! - `recycle`: when a worker asks to be replaced
 //! - `verify`: the other thing that a worker process may be asked: is this plugin usable?
 
+mod forwarding;
 pub mod http;
 pub mod plugin;
 mod recycle;
@@ -24,6 +26,7 @@ use tokio::sync::Notify;
 
 use crate::channel::{self, Assign, Channel, Large, Plugin, ToMaster, ToWorker};
 use crate::sys;
+use forwarding::Forwarding;
 use http::{Control, Counters, Server};
 use plugin::HttpPlugin;
 use plugin::native::{self, NativeHttp};
@@ -85,8 +88,7 @@ fn serve(channel: &OwnedFd, assign: Assign, mut descriptors: Vec<OwnedFd>) -> Re
         // second. A native plugin that computes cannot be interrupted anyway.
         runtime.event_interval(1);
     }
-    let runtime =
-        runtime.enable_all().build().map_err(|error| format!("the event loop cannot be started: {error}"))?;
+    let runtime = runtime.enable_all().build().map_err(|error| format!("the event loop cannot be started: {error}"))?;
     runtime.block_on(async {
         match &assign.plugin {
             Plugin::Wasm(manifest) => {
@@ -134,7 +136,7 @@ async fn run<P: HttpPlugin>(
     let channel = Arc::new(Channel::new(ours).map_err(|error| format!("the channel cannot be used: {error}"))?);
 
     let wish = Wish::default();
-    let plugin = Recycling::new(plugin, &assign.limits, &wish);
+    let plugin = Forwarding::new(Recycling::new(plugin, &assign.limits, &wish), assign.forwarded);
     let lifetime = recycle::max_lifetime(&assign.limits, assign.worker);
     let limits =
         channel::Limits { max_requests: recycle::max_requests(&assign.limits, assign.worker), ..assign.limits };

@@ -22,6 +22,7 @@ services:
   showcase:
     plugin: {}
     listen: 127.0.0.1:0
+    forwarded: set
     workers: 1
     env: {{ GREETING: hello }}
     config: {{ number: 1, text: x, list: [1, two], deep: {{ a: b }} }}
@@ -183,11 +184,10 @@ fn a_plugin_knows_its_worker_its_configuration_and_its_environment() {
         if build == Build::Wasm {
             assert_eq!(fetch(address, "/env/HOME").status(), 404, "the launcher's environment leaks into the sandbox");
         }
-        let peer = fetch(address, "/peer").text();
-        match build {
-            Build::Native => assert!(peer.starts_with("127.0.0.1:"), "{peer}"),
-            Build::Wasm => assert_eq!(peer, "unknown"),
-        }
+        let mut connection = Connection::open(address).expect("connect");
+        let claim = [("forwarded", "for=192.0.2.1:7")];
+        let peer = connection.request("GET", "/peer", &claim, b"").expect("an answer").text();
+        assert!(peer.starts_with("127.0.0.1:"), "{build:?}: {peer}");
         assert_eq!(fetch(address, "/log/here").status(), 204);
         let line = "INFO a line from here path=/log/here number=7";
         launcher.wait_lines(1, "the logged line", |seen| seen.text == line);
