@@ -31,8 +31,11 @@ impl Master {
         if matches!(self.phase, Phase::Stopping(_)) {
             return;
         }
-        match result.and_then(|config| self.bind_new(&config).map(|()| config)) {
-            Ok(config) => self.apply(config, trigger, scope),
+        match result.and_then(|config| self.bind_new(&config).map(|facts| (config, facts))) {
+            Ok((config, facts)) => {
+                facts.iter().for_each(|fact| self.journal.record(fact));
+                self.apply(config, trigger, scope);
+            }
             Err(reason) => {
                 self.release_listeners();
                 self.journal.record(&Fact::ConfigRejected { trigger, reason });
@@ -40,14 +43,20 @@ impl Master {
         }
     }
 
-    /// Bind what the new configuration listens on, before anything old is let go.
-    fn bind_new(&mut self, config: &Config) -> Result<(), String> {
+    /// Bind what the new configuration listens on, before anything old is let go. What was bound, to be told.
+    fn bind_new(&mut self, config: &Config) -> Result<Vec<Fact>, String> {
+        let mut facts = Vec::new();
         for (name, service) in &config.services {
-            for key in Key::of(&Name::from(name.as_str()), &service.listen) {
-                self.listeners.hold(&key).map_err(|error| format!("{name}: {error}"))?;
+            let keys = Key::of(&Name::from(name.as_str()), &service.listen);
+            for (listen, key) in service.listen.iter().zip(&keys) {
+                let (bound, new) = self.listeners.hold(key).map_err(|error| format!("{name}: {error}"))?;
+                if new {
+                    let (service, name) = (Name::from(name.as_str()), listen.name.clone());
+                    facts.push(Fact::Listening { service, name, address: bound.address });
+                }
             }
         }
-        Ok(())
+        Ok(facts)
     }
 
     fn apply(&mut self, config: Config, trigger: String, scope: Scope) {

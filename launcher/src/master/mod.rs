@@ -9,6 +9,7 @@
 //! - [`generation`], [`cache`], [`build`]: from a file to pinned, verified, loadable bytes
 //! - [`child`], [`output`]: one worker process and what it prints
 //! - [`listeners`]: the sockets; [`watch`]: changes of files; [`journal`]: what is told
+//! - `admin`: `/readyz`, `/metrics` and the like
 //! - `performing`: actions of the pools; `configuring`: a new configuration, as a difference
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -22,6 +23,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 use crate::config::{self, Config};
 
+mod admin;
 pub mod build;
 pub mod cache;
 pub mod child;
@@ -103,6 +105,7 @@ enum Event {
         result: Result<Box<Config>, String>,
     },
     Watched(Result<Vec<watch::Report<Watched>>, watch::WatchError>),
+    Admin(admin::Question),
     /// Old workers had long enough to say that they do not accept any more.
     PromotionOverdue(ServiceKey, Generation),
     Tick,
@@ -239,6 +242,7 @@ impl Master {
             let key = master.add_service(Name::from(name.as_str()), service);
             master.hold_listeners(key).map_err(|source| StartError::Listen { service: name, source })?;
         }
+        master.serve_admin()?;
         master.watch_files();
         for key in master.services.keys().copied().collect::<Vec<_>>() {
             master.prepare(key, "start".to_owned(), service::Missing::Build);
@@ -283,6 +287,7 @@ impl Master {
                 let reason = format!("{error}; changes are found by SIGHUP only");
                 self.journal.record(&Fact::Trouble { reason });
             }
+            Event::Admin(question) => self.on_question(question),
             Event::PromotionOverdue(key, generation) => self.tell_promotion(key, Some(generation)),
             Event::Tick => {
                 let now = Instant::now();
@@ -363,6 +368,19 @@ impl Master {
         let seed = u64::from(std::process::id()) << 32 | key.0;
         self.services.insert(key, Service::new(name, config, seed, Instant::now()));
         key
+    }
+
+    fn serve_admin(&self) -> Result<(), StartError> {
+        let Some(address) = self.config.master.admin else { return Ok(()) };
+        let service = "master.admin".to_owned();
+        let (listener, address) =
+            crate::sys::listener::tcp(address).map_err(|source| StartError::Listen { service, source })?;
+        let system = |source| StartError::System { what: "serve master.admin", source };
+        admin::serve(listener, self.events.clone()).map_err(system)?;
+        let service = Name::from("master");
+        let fact = Fact::Listening { service, name: "admin".to_owned(), address: address.to_string() };
+        self.journal.record(&fact);
+        Ok(())
     }
 
     fn hold_listeners(&mut self, key: ServiceKey) -> Result<(), crate::sys::listener::ListenError> {

@@ -72,9 +72,11 @@ impl Site {
         fs::copy(guests::kitchen(), self.path("kitchen.wasm")).expect("copy the kitchen guest");
     }
 
-    /// Writes `config.yaml`. The log's format is added, and its level: events are read from it.
+    /// Writes `config.yaml`. The log's format is added, and its level, because events are read from it; and an admin
+    /// address on a free port.
     pub(crate) fn configure(&self, yaml: &str) -> PathBuf {
-        self.write("config.yaml", format!("{}\nmaster: {{ log: {{ format: json, level: debug }} }}\n", yaml.trim_end()))
+        let master = "master: { admin: 127.0.0.1:0, log: { format: json, level: debug } }";
+        self.write("config.yaml", format!("{}\n{master}\n", yaml.trim_end()))
     }
 
     /// Starts `launcher run` on this configuration and waits until every service is settled.
