@@ -134,6 +134,7 @@ fn trailers_pass_both_ways() {
         connection.send(b"3\r\nabc\r\n0\r\nx-mine: 7\r\n\r\n").expect("send the body");
         let response = connection.response("POST").expect("an answer");
         assert_eq!(response.text(), "abc", "{build:?}");
+        assert_eq!(response.trailers, [("x-mine".to_owned(), "7".to_owned())], "{build:?}");
     });
 }
 

@@ -79,7 +79,15 @@ async fn handle(request: Request) -> Response {
             response.headers_mut().insert("trailer", HeaderValue::from_static("x-checksum"));
             response
         }
-        (&Method::POST, "echo", _) => Response::new(request.into_body()),
+        (&Method::POST, "echo", _) => {
+            // Trailers are sent only where the head has announced them.
+            let announced = request.headers().get("trailer").cloned();
+            let mut response = Response::new(request.into_body());
+            if let Some(names) = announced {
+                response.headers_mut().insert("trailer", names);
+            }
+            response
+        }
         (&Method::POST, "count", _) => count(request).await.into_response(),
         (&Method::POST, "upper", _) => match request.into_body().bytes(1 << 20).await {
             Ok(body) => body.to_ascii_uppercase().into_response(),

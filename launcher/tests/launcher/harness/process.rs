@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -79,6 +80,13 @@ pub(crate) fn woke_since(pid: u32, before: &BTreeMap<String, u64>) -> u64 {
 /// Number of its open descriptors.
 pub(crate) fn descriptors(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).expect("read the descriptors of the process").count()
+}
+
+/// Open sockets of a process.
+pub(crate) fn sockets(pid: u32) -> usize {
+    let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).expect("read the descriptors of the process");
+    let socket = |path: &Path| fs::read_link(path).is_ok_and(|to| to.to_string_lossy().starts_with("socket:"));
+    descriptors.filter_map(Result::ok).filter(|descriptor| socket(&descriptor.path())).count()
 }
 
 fn tasks(pid: u32) -> Vec<String> {
