@@ -42,19 +42,26 @@ impl<P: HttpPlugin> HttpPlugin for Forwarding<P> {
 
     const ABSOLUTE_URI: bool = P::ABSOLUTE_URI;
 
+    // Inlined, or the request is copied once more on its way.
+    #[inline(always)]
     fn handle(
         &self,
         mut request: Request<RequestBody>,
     ) -> impl Future<Output = Result<Response<Self::Body>, Failure>> + Send + use<P> {
         if self.forwarded != Forwarded::Off {
-            let client = match request.body().peer().address {
-                PeerAddress::Inet(address) => Some(address),
-                PeerAddress::Unix => None,
-            };
-            name_client(request.headers_mut(), client, self.forwarded);
+            name_peer(&mut request, self.forwarded);
         }
         self.plugin.handle(request)
     }
+}
+
+#[cold]
+fn name_peer(request: &mut Request<RequestBody>, how: Forwarded) {
+    let client = match request.body().peer().address {
+        PeerAddress::Inet(address) => Some(address),
+        PeerAddress::Unix => None,
+    };
+    name_client(request.headers_mut(), client, how);
 }
 
 fn name_client(headers: &mut HeaderMap, client: Option<SocketAddr>, how: Forwarded) {

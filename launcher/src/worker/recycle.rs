@@ -94,6 +94,8 @@ impl<P: HttpPlugin> HttpPlugin for Recycling<P> {
 
     const ABSOLUTE_URI: bool = P::ABSOLUTE_URI;
 
+    // Inlined, or the request is copied once more on its way.
+    #[inline(always)]
     fn handle(
         &self,
         request: Request<RequestBody>,
