@@ -5,6 +5,7 @@
 //!
 //! - [`config`]: the file as written becomes the configuration as meant, or diagnostics
 //! - [`master`]: the loop that keeps every service's workers as its pool wants them
+//! - [`api`]: what the master and whoever steers it say to each other
 //! - [`channel`]: every message between master and worker, and the descriptors that travel with it
 //! - [`worker`]: a worker's life, its HTTP side and the kinds of plugin
 //! - [`plugin_file`]: what a plugin's bytes say that it is, without executing them
@@ -13,6 +14,7 @@
 //! Listeners and generations belong to the master, every fact of a worker's life to its pool, pids and channels to
 //! the master's child, plugin code and connections to the worker. Master and worker never call each other.
 
+pub mod api;
 pub mod channel;
 pub mod config;
 pub mod master;

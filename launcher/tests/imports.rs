@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 const RULES: &[(&str, &[&str], &str)] = &[
     ("master/pool", &[], "the pool is pure: it decides without a clock, a pid or a system call"),
     ("config", &[], "what a configuration means does not depend on who runs it"),
+    ("api", &[], "the contract knows neither of its sides"),
     ("sys", &[], "a mechanism of the system knows no service"),
     ("channel", &["sys"], "the border knows neither of its sides"),
     ("plugin_file", &["channel", "sys", "worker"], "what a plugin is; its kinds live beside the code that loads them"),
-    ("master", &["channel", "config", "sys"], "the master and its workers are different processes"),
+    ("master", &["api", "channel", "config", "sys"], "the master and its workers are different processes"),
     ("worker", &["channel", "plugin_file", "sys"], "a worker never reads the configuration"),
 ];
 
