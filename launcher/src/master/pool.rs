@@ -19,9 +19,10 @@
 //!   ready. `surge` bounds how many workers boot at the same time beside a serving generation, so that a change
 //!   does not take the machine from those who serve. A restart or recycling replaces worker by worker, with at
 //!   most `surge` more than `size` up.
-//! - Beside each serving generation one is kept to return to: the one that served before it. A crash loop within
-//!   probation returns to it by itself, and that return is not given up: the generation has served before. It
-//!   ends at its *first* ready worker; the condemned generation keeps running until then.
+//! - Beside each serving generation one is kept to return to: the one that served before it. A few
+//!   crashes within probation, which each of them prolongs, return to it by themselves, and that return is not given
+//!   up: the generation has served before. It ends at its *first* ready worker; the condemned generation keeps running
+//!   until then.
 //! - A generation that fails before its promotion is given up after a few tries. Nothing else changes.
 //!
 //! It does not know why a worker exited, what a generation contains, or whether anybody is connected.
@@ -100,10 +101,12 @@ struct Serving {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Standing {
     Trusted {
-        /// When it was promoted.
-        since: Instant,
+        /// When its probation ends: it was promoted long enough ago, and so was its last crash within probation. A
+        /// generation whose workers crash a few seconds after they became ready would otherwise outlive its probation
+        /// between two crashes.
+        proven: Instant,
     },
-    /// Its budget was exhausted within probation: it serves only until its predecessor does.
+    /// It crashed too often within probation: it serves only until its predecessor does.
     Condemned { back_to: Generation },
 }
 
@@ -268,11 +271,16 @@ impl Pool {
             }
             (Some(old), _) if old.generation == worker.generation => {
                 let budget = old.pace.crash(self.now, tenure, &self.limits, &mut self.jitter);
-                let Standing::Trusted { since } = old.standing else {
+                let Standing::Trusted { proven } = &mut old.standing else {
                     return;
                 };
-                let on_probation = self.now.duration_since(since) < self.limits.probation;
-                if let (Budget::Exhausted, true, Some(back_to)) = (budget, on_probation, old.previous) {
+                if self.now >= *proven {
+                    return;
+                }
+                *proven = self.now + self.limits.probation;
+                // As many tries as before the promotion: a service whose every worker lives for seconds is no service.
+                let hopeless = budget == Budget::Exhausted || old.pace.failures() >= self.limits.tries;
+                if let (true, Some(back_to)) = (hopeless, old.previous) {
                     old.standing = Standing::Condemned { back_to };
                     actions.push(Action::RolledBack { generation: old.generation, reason: RollbackReason::Crashed });
                 }
@@ -343,7 +351,7 @@ impl Pool {
             Standing::Trusted { .. } => Some(old.generation),
             Standing::Condemned { back_to } => Some(back_to).filter(|back_to| *back_to != generation),
         });
-        let standing = Standing::Trusted { since: self.now };
+        let standing = Standing::Trusted { proven: self.now + self.limits.probation };
         *serving = Some(Serving { generation, pace: Pace::default(), standing, previous });
         actions.push(Action::Promoted(generation));
         if let Some(old) = old {

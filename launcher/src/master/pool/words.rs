@@ -46,7 +46,8 @@ pub struct Limits {
     pub ready_timeout: Duration,
     /// From the request to drain to the kill.
     pub drain_timeout: Duration,
-    /// After a promotion: how long an exhausted budget leads back to the previous generation.
+    /// After a promotion, and after each crash within this time: how long crashes, as many as [`Limits::tries`] or the
+    /// budget admits, lead back to the previous generation.
     pub probation: Duration,
     /// The delay of the second replacement; the first is immediate and each further one waits twice as long.
     pub backoff_min: Duration,
@@ -58,7 +59,7 @@ pub struct Limits {
     pub budget_window: Duration,
     /// A worker that was ready for this long, without a crash of another one meanwhile, clears the count of failures.
     pub reset_after: Duration,
-    /// Failures at which a generation is given up before its promotion.
+    /// Failures in a row at which a generation is given up before its promotion and within probation.
     pub tries: u32,
 }
 

@@ -89,7 +89,7 @@ fn a_worker_that_stayed_ready_clears_the_count() {
 
 #[test]
 fn the_budget_slides_so_that_slow_crashes_never_exhaust_it() {
-    let mut world = promoted(Limits { probation: Duration::from_secs(3_600), ..limits(1) });
+    let mut world = promoted(Limits { probation: Duration::from_secs(3_600), tries: 100, ..limits(1) });
     for _ in 0..40 {
         world.pass(13_000);
         let id = world.in_slot(0);
@@ -107,7 +107,7 @@ fn a_crash_loop_within_probation_returns_to_the_previous_generation() {
     let mut world = promoted(limits(3));
     let actions = crash_loop(&mut world, 0, |a| matches!(a, Action::RolledBack { .. }));
     assert!(actions.contains(&rolled_back(NEW, RollbackReason::Crashed)));
-    assert_eq!(world.pool.restarts(Slot(0)), limits(3).budget + 1, "as many crashes as the budget allows, and one");
+    assert_eq!(world.pool.restarts(Slot(0)), limits(3).tries, "as many crashes as a new generation has tries");
     assert_eq!(spawns(&actions).iter().filter(|(_, g)| *g == OLD).count(), 3, "in a hurry: all at once");
     let rest: Vec<WorkerId> = world.alive.iter().filter(|(_, p)| p.generation == NEW).map(|(id, _)| *id).collect();
     assert_eq!(rest.len(), 2, "those who have not crashed serve on");
@@ -120,6 +120,47 @@ fn a_crash_loop_within_probation_returns_to_the_previous_generation() {
     assert!(actions.contains(&Action::Retired(NEW)), "nothing returns to a generation that crashed");
     assert_eq!(world.pool.status(), Status::Serving);
     assert_eq!(world.pool.next_deadline(), None);
+}
+
+#[test]
+fn a_budget_smaller_than_the_tries_ends_probation_earlier() {
+    let mut world = promoted(Limits { budget: 1, ..limits(3) });
+    crash_loop(&mut world, 0, |a| matches!(a, Action::RolledBack { .. }));
+    assert_eq!(world.pool.restarts(Slot(0)), 2, "as many crashes as the budget allows, and one");
+}
+
+#[test]
+fn a_generation_whose_workers_live_for_seconds_does_not_outlive_its_probation_between_two_crashes() {
+    for (lifetime, size) in [(3_000, 1), (3_000, 4), (9_000, 1)] {
+        let mut world = promoted(limits(size));
+        let mut actions = Vec::new();
+        for _ in 0..limits(size).tries {
+            world.pass(lifetime);
+            let id = world.in_slot(0);
+            actions.extend(world.event(Event::Exited(id)));
+            while world.first(|p| p.up() && !p.ready).is_none() {
+                actions.extend(world.tick().expect("a replacement is due").1);
+            }
+            actions.extend(world.ready_all());
+        }
+        assert!(actions.contains(&rolled_back(NEW, RollbackReason::Crashed)), "after {lifetime} ms each");
+        assert_eq!(world.pool.serving(), Some(OLD));
+    }
+}
+
+#[test]
+fn a_crash_after_a_whole_probation_without_one_is_not_counted_for_it() {
+    let mut world = promoted(limits(1));
+    for _ in 0..limits(1).tries + 1 {
+        world.pass(10_000);
+        let id = world.in_slot(0);
+        world.event(Event::Exited(id));
+        while world.first(|p| p.up() && !p.ready).is_none() {
+            world.tick().expect("a replacement is due");
+        }
+        world.ready_all();
+    }
+    assert_eq!(world.pool.serving(), Some(NEW));
 }
 
 #[test]
