@@ -1,0 +1,111 @@
+//! Facts as sentences for people, without the service's name.
+
+use std::time::Duration;
+
+use super::fact::Fact;
+
+impl Fact {
+    /// The fact as a sentence.
+    pub fn sentence(&self) -> String {
+        match self {
+            Fact::Starting { version, pid, config } => format!("launcher {version}, pid {pid}, {config}"),
+            Fact::Building { command, .. } => format!("the plugin is missing; building it: {command}"),
+            Fact::Built { took_ms, .. } => format!("built in {}", Took(*took_ms)),
+            Fact::Listening { address, .. } => format!("listening on {address}"),
+            Fact::Spawned(w) => format!("worker {} spawned, pid {}, generation {}", w.worker.0, w.pid, w.generation.0),
+            Fact::Ready { worker: w, took_ms } => {
+                format!(
+                    "worker {} ready, pid {}, generation {}, after {}",
+                    w.worker.0,
+                    w.pid,
+                    w.generation.0,
+                    Took(*took_ms)
+                )
+            }
+            Fact::Recycling { worker: w, reason } => {
+                format!("worker {} (pid {}) is to be replaced: {reason}", w.worker.0, w.pid)
+            }
+            Fact::Draining(w) => {
+                format!("worker {} draining, pid {}, generation {}", w.worker.0, w.pid, w.generation.0)
+            }
+            Fact::Exited { worker: w, reason, .. } => {
+                format!("worker {} (pid {}, generation {}) {reason}", w.worker.0, w.pid, w.generation.0)
+            }
+            Fact::SpawnFailed { slot, reason, .. } => {
+                format!("no worker could be started for slot {}: {reason}", slot.0)
+            }
+            Fact::ReloadStarted { generation, trigger, .. } => format!("generation {} starts: {trigger}", generation.0),
+            Fact::Unchanged { trigger, .. } => format!("nothing to reload: {trigger}, but the contents are the same"),
+            Fact::Promoted { generation, took_ms, trigger, workers, .. } => {
+                let workers = counted(u64::from(*workers), "worker");
+                format!("generation {} serves with {workers} after {} ({trigger})", generation.0, Took(*took_ms))
+            }
+            Fact::Superseded { generation, .. } => format!("generation {} gives way to a newer one", generation.0),
+            Fact::RolledBack { generation, reason, .. } => {
+                format!("generation {} was rolled back: {reason}", generation.0)
+            }
+            Fact::ReloadFailed { trigger, reason, .. } => format!("not reloaded ({trigger}): {reason}"),
+            Fact::ServiceFailed { reason, .. } => format!("failed: {reason}"),
+            Fact::ServiceRecovered { .. } => "serves again".to_owned(),
+            Fact::ServiceAdded { .. } => "added".to_owned(),
+            Fact::ServiceRemoved { .. } => "removed: its workers drain".to_owned(),
+            Fact::ServiceStopped { trigger, .. } => format!("stopped ({trigger})"),
+            Fact::ServiceStarted { trigger, .. } => format!("started ({trigger})"),
+            Fact::Scaled { from, to, trigger, .. } => {
+                format!("{from} -> {} ({trigger})", counted(u64::from(*to), "worker"))
+            }
+            Fact::Restarted { took_ms, trigger, .. } => {
+                format!("every worker was replaced after {} ({trigger})", Took(*took_ms))
+            }
+            Fact::ConfigApplied { trigger, changed } if changed.is_empty() => {
+                format!("configuration read ({trigger}): nothing changed")
+            }
+            Fact::ConfigApplied { trigger, changed } => {
+                format!("configuration applied ({trigger}): {}", changed.join(", "))
+            }
+            Fact::ConfigRejected { trigger, reason } => {
+                format!("configuration rejected ({trigger}); everything goes on as it was\n{reason}")
+            }
+            Fact::Serving { services, failed, took_ms } if failed.is_empty() => {
+                format!("serving {} after {}", services.join(", "), Took(*took_ms))
+            }
+            Fact::Serving { services, failed, took_ms } => {
+                format!("serving {} after {}; failed: {}", services.join(", "), Took(*took_ms), failed.join(", "))
+            }
+            Fact::Signal { name, effect } => format!("{name}: {effect}"),
+            Fact::Stopping { reason } => format!("stopping: {reason}"),
+            Fact::Stopped { uptime_s } => format!("stopped after {uptime_s} s"),
+            Fact::Trouble { reason } => reason.clone(),
+            Fact::LinesDropped { slot, lines, bytes, destination, .. } => format!(
+                "{} of the worker in slot {} dropped ({bytes} bytes): they came faster than {destination} takes them",
+                counted(*lines, "line"),
+                slot.0
+            ),
+            Fact::FactsDropped { facts, destination } => {
+                let facts = counted(*facts, "line");
+                format!("{facts} of the launcher's own dropped: they came faster than {destination} takes them")
+            }
+            Fact::LogFailed { path, reason } => {
+                format!("the log {path} cannot be written: {reason}; it is tried again until it can")
+            }
+            Fact::LogReopened { path } => format!("the log {path} was opened anew"),
+        }
+    }
+}
+
+/// `1 worker`, `2 workers`
+fn counted(count: u64, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+}
+
+/// Milliseconds as a person reads them.
+struct Took(u64);
+
+impl std::fmt::Display for Took {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            ms @ 0..10_000 => write!(f, "{ms} ms"),
+            ms => write!(f, "{:.1} s", Duration::from_millis(ms).as_secs_f64()),
+        }
+    }
+}
