@@ -266,6 +266,15 @@ pub struct Plan {
     pub master: Vec<String>,
 }
 
+/// `POST /v1/config/apply`: what changes, and what became of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Applied {
+    /// The differences.
+    pub plan: Plan,
+    /// One for each service that was looked at because of them.
+    pub outcomes: Vec<Outcome>,
+}
+
 /// What happens to one service.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Change {
@@ -318,6 +327,8 @@ pub enum RefusalCode {
     BadConfiguration,
     /// It cannot be done in the present state (409).
     Conflict,
+    /// Who asks may not steer this launcher (403).
+    Forbidden,
     /// The master is stopping (503).
     Stopping,
 }

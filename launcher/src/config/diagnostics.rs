@@ -134,6 +134,11 @@ impl Diagnostics {
         self.list.iter().any(|d| d.severity == Severity::Error)
     }
 
+    /// The text of the file.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
     /// The file, as the operator named it.
     pub fn path(&self) -> &str {
         &self.path
@@ -248,7 +253,7 @@ pub(super) fn quoted(text: &str) -> String {
 }
 
 /// Which of `known` was probably meant by `written`.
-pub(super) fn meant<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub fn meant<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     // Comparing very long texts costs the product of their lengths and finds nothing.
     if written.len() > QUOTED {
         return None;

@@ -70,8 +70,6 @@ pub(super) enum Form {
     Unsupported,
 }
 
-const MAX_WORKERS: u64 = 1024;
-
 const fn key(name: &'static str, form: Form, default: &'static str, example: &'static str, about: &'static str) -> Key {
     Key { name, form, default, about, example }
 }
@@ -114,7 +112,7 @@ pub(super) static SERVICE: &[Key] = &[
     ),
     key(
         "workers",
-        Form::Count { least: 1, most: MAX_WORKERS, auto: true },
+        Form::Count { least: 1, most: super::MAX_WORKERS as u64, auto: true },
         "auto",
         "3",
         "number of worker processes; auto: the CPUs that affinity and cgroup quota leave",
@@ -150,7 +148,7 @@ static RELOAD: &[Key] = &[
     key("watch", Form::Flag, "true", "false", "reload when the plugin's file changes"),
     key(
         "surge",
-        Form::Count { least: 1, most: MAX_WORKERS, auto: false },
+        Form::Count { least: 1, most: super::MAX_WORKERS as u64, auto: false },
         "1",
         "2",
         "workers beyond `workers` while generations change",

@@ -8,6 +8,7 @@
 //! what is wrong is collected as [`Diagnostics`]. Reading changes nothing on the system.
 
 mod diagnostics;
+mod difference;
 mod document;
 mod grammar;
 mod identity;
@@ -22,7 +23,8 @@ mod units;
 mod variables;
 mod written;
 
-pub use diagnostics::{Diagnostic, Diagnostics, Severity};
+pub use diagnostics::{Diagnostic, Diagnostics, Severity, meant};
+pub use difference::{differences, master_differences};
 pub use document::{load, load_master, load_text};
 pub use schema::schema;
 
@@ -30,6 +32,9 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
+
+/// Most workers of a service.
+pub const MAX_WORKERS: u32 = 1024;
 
 /// A whole configuration.
 #[derive(Debug, Clone, PartialEq)]

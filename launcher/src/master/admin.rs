@@ -103,11 +103,13 @@ impl Master {
     }
 
     fn present(&self) -> impl Iterator<Item = &Service> {
-        self.services.values().filter(|service| !service.removed)
+        self.services.values().filter(|service| service.is_present())
     }
 
     fn readiness(&self) -> Answer {
-        let unready: Vec<_> = self.present().filter(|service| ready(service) == 0).map(|s| &*s.name).collect();
+        // What an operator has stopped is as he wants it.
+        let wanted = self.present().filter(|service| service.runs());
+        let unready: Vec<_> = wanted.filter(|service| service.ready() == 0).map(|s| &*s.name).collect();
         let (status, text) = match self.phase {
             Phase::Stopping(_) => (StatusCode::SERVICE_UNAVAILABLE, "stopping\n".to_owned()),
             _ if unready.is_empty() => (StatusCode::OK, "ready\n".to_owned()),
@@ -128,13 +130,13 @@ impl Master {
         let up = self.started.elapsed().as_secs();
         family("launcher_uptime_seconds", "gauge", "Since the master started.", vec![(String::new(), up)]);
         let label = |service: &Service| format!("{{service=\"{}\"}}", service.name);
-        let ready = self.present().map(|service| (label(service), ready(service) as u64)).collect();
+        let ready = self.present().map(|service| (label(service), service.ready() as u64)).collect();
         family("launcher_workers_ready", "gauge", "Workers that serve.", ready);
         let wanted = self.present().map(|s| (label(s), u64::from(s.pool.limits().size))).collect();
         family("launcher_workers_wanted", "gauge", "Workers that should serve.", wanted);
         let generation = self.present().map(|s| (label(s), s.pool.serving().map_or(0, |g| g.0))).collect();
         family("launcher_generation", "gauge", "The generation that serves; 0 before the first.", generation);
-        let failures = self.present().map(|s| (label(s), failures(s))).collect();
+        let failures = self.present().map(|s| (label(s), s.failures())).collect();
         family("launcher_worker_failures_total", "counter", "Workers that crashed or never became ready.", failures);
         text
     }
@@ -142,7 +144,7 @@ impl Master {
     fn overview(&self) -> String {
         let mut text = format!("launcher {}, pid {}\n", env!("CARGO_PKG_VERSION"), std::process::id());
         for service in self.present() {
-            let (ready, wanted) = (ready(service), service.pool.limits().size);
+            let (ready, wanted) = (service.ready(), service.pool.limits().size);
             let state = format!("{:?}", service.pool.status()).to_lowercase();
             let generation = service.pool.serving().map_or_else(|| "none".to_owned(), |g| g.0.to_string());
             let plugin = &service.config.plugin;
@@ -154,12 +156,4 @@ impl Master {
         }
         text
     }
-}
-
-fn ready(service: &Service) -> usize {
-    service.pool.workers().filter(|(_, worker)| worker.state.serves()).count()
-}
-
-fn failures(service: &Service) -> u64 {
-    (0..service.pool.limits().size).map(|slot| u64::from(service.pool.restarts(super::pool::Slot(slot)))).sum()
 }

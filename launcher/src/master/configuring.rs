@@ -3,43 +3,170 @@
 //! Nothing is changed before everything that can be refused was checked: the file, then its new addresses.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
+use super::control::{Asked, Begun, Reply};
 use super::journal::{Fact, Name};
 use super::listeners::Key;
 use super::pool;
-use super::service::{self, Missing, ServiceKey};
+use super::service::{self, Intent, Missing, ServiceKey};
+use super::trigger::Trigger;
 use super::{Event, Master, Phase, Scope};
+use crate::api::{Change, ChangeKind, ConfigInForce, Plan, Refusal, RefusalCode};
 use crate::config::{self, Config};
 
+/// A configuration that is to be read, and what for.
+#[derive(Debug)]
+pub(super) struct Reading {
+    path: PathBuf,
+    purpose: Purpose,
+}
+
+#[derive(Debug)]
+enum Purpose {
+    /// To change what differs.
+    Apply {
+        /// What led to it.
+        why: String,
+        scope: Scope,
+        /// Who waits for the answer.
+        asked: Option<Asked>,
+    },
+    /// To tell what differs.
+    Plan(Asked),
+}
+
 impl Master {
-    /// Read the file in a task: names are looked up in it, and that may take its time.
-    pub(super) fn read_config(&mut self, trigger: String, scope: Scope) {
+    /// Read the file, then apply what differs.
+    pub(super) fn read_config(&mut self, why: String, scope: Scope) {
         let path = self.config.path.clone();
+        self.read(Reading { path, purpose: Purpose::Apply { why, scope, asked: None } });
+    }
+
+    /// The same by somebody's order, and with another file if `path` is given.
+    pub(super) fn read_config_for(&mut self, asked: Asked, path: Option<String>, scope: Scope) {
+        let path = path.map_or_else(|| self.config.path.clone(), PathBuf::from);
+        let verb = if scope == Scope::Configuration { "apply" } else { "reload" };
+        let why = format!("{verb} {}", asked.who);
+        self.read(Reading { path, purpose: Purpose::Apply { why, scope, asked: Some(asked) } });
+    }
+
+    /// Tell somebody what a file would change.
+    pub(super) fn plan_config(&mut self, asked: Asked, path: Option<String>) {
+        let path = path.map_or_else(|| self.config.path.clone(), PathBuf::from);
+        self.read(Reading { path, purpose: Purpose::Plan(asked) });
+    }
+
+    /// Read in a task: names are looked up, and that may take its time. One after the other, so that what was read
+    /// later is applied later.
+    fn read(&mut self, reading: Reading) {
+        self.readings.push_back(reading);
+        if self.readings.len() == 1 {
+            self.read_next();
+        }
+    }
+
+    fn read_next(&self) {
+        let Some(reading) = self.readings.front() else { return };
+        let path = reading.path.clone();
         let events = self.events.clone();
         tokio::spawn(async move {
-            let read = tokio::task::spawn_blocking(move || config::load(&path));
+            let read = tokio::task::spawn_blocking(move || match path.is_absolute() {
+                true => config::load(&path).map_err(|diagnostics| diagnostics.to_string()),
+                false => Err(format!("{}: the path is not absolute", path.display())),
+            });
             let result = match read.await {
-                Ok(Ok(config)) => Ok(Box::new(config)),
-                Ok(Err(diagnostics)) => Err(diagnostics.to_string()),
+                Ok(result) => result.map(Box::new),
                 Err(panic) => Err(format!("it could not be read: {panic}")),
             };
-            drop(events.send(Event::ConfigRead { trigger, scope, result }).await);
+            drop(events.send(Event::ConfigRead(result)).await);
         });
     }
 
-    pub(super) fn on_config(&mut self, trigger: String, scope: Scope, result: Result<Config, String>) {
-        if matches!(self.phase, Phase::Stopping(_)) {
-            return;
+    pub(super) fn on_config(&mut self, result: Result<Box<Config>, String>) {
+        let Some(Reading { path, purpose }) = self.readings.pop_front() else { return };
+        self.read_next();
+        let result = result.map(|config| *config).and_then(|config| self.belongs(&path, config));
+        match purpose {
+            Purpose::Plan(asked) => {
+                let plan = result.map(|config| Reply::Plan(self.plan(&config))).map_err(unusable);
+                asked.answer(plan);
+            }
+            Purpose::Apply { asked, .. } if matches!(self.phase, Phase::Stopping(_)) => {
+                if let Some(asked) = asked {
+                    let error = "the launcher is stopping".to_owned();
+                    asked.answer(Err(Refusal { code: RefusalCode::Stopping, error, suggestion: None }));
+                }
+            }
+            Purpose::Apply { why, scope, asked } => {
+                let bound = result.and_then(|config| self.bind_new(&config).map(|facts| (config, facts)));
+                match bound {
+                    Ok((config, facts)) => {
+                        let plan = self.plan(&config);
+                        facts.iter().for_each(|fact| self.journal.record(fact));
+                        let begun = self.apply(config, &why, &scope);
+                        if let Some(asked) = asked {
+                            asked.answer(Ok(match scope {
+                                Scope::Configuration => Reply::Applied(plan, begun),
+                                Scope::Everything | Scope::Service(_) => Reply::Begun(begun),
+                            }));
+                        }
+                    }
+                    Err(reason) => {
+                        self.release_listeners();
+                        if let Some(asked) = asked {
+                            asked.answer(Err(unusable(reason.clone())));
+                        }
+                        self.journal.record(&Fact::ConfigRejected { trigger: why, reason });
+                    }
+                }
+            }
         }
-        match result.and_then(|config| self.bind_new(&config).map(|facts| (config, facts))) {
-            Ok((config, facts)) => {
-                facts.iter().for_each(|fact| self.journal.record(fact));
-                self.apply(config, trigger, scope);
+    }
+
+    /// Another file is taken only if it is of the same launcher: its state directory says so.
+    fn belongs(&self, path: &std::path::Path, config: Config) -> Result<Config, String> {
+        let (own, its) = (&self.config.master.state_dir, &config.master.state_dir);
+        if *path != self.config.path && own != its {
+            let (path, own, its) = (path.display(), own.display(), its.display());
+            return Err(format!("{path} is of another launcher: its state directory is {its}, this one's is {own}"));
+        }
+        Ok(config)
+    }
+
+    /// What a configuration would change.
+    fn plan(&self, config: &Config) -> Plan {
+        let mut changes = Vec::new();
+        let mut unchanged = Vec::new();
+        let present = self.services.values().filter(|service| service.is_present());
+        let present: BTreeMap<&str, &service::Service> = present.map(|service| (&*service.name, service)).collect();
+        let mut change = |service: &str, kind, differences| {
+            changes.push(Change { service: service.to_owned(), kind, differences });
+        };
+        for (name, service) in &present {
+            match config.services.get(*name) {
+                None => change(name, ChangeKind::Removed, Vec::new()),
+                Some(wanted) if service.config == *wanted => unchanged.push((*name).to_owned()),
+                Some(wanted) => {
+                    let same = service::same_generation(&service.config, wanted);
+                    let kind = if same { ChangeKind::Adjusted } else { ChangeKind::Replaced };
+                    change(name, kind, config::differences(&service.config, wanted));
+                }
             }
-            Err(reason) => {
-                self.release_listeners();
-                self.journal.record(&Fact::ConfigRejected { trigger, reason });
-            }
+        }
+        for name in config.services.keys().filter(|name| !present.contains_key(name.as_str())) {
+            change(name, ChangeKind::Added, Vec::new());
+        }
+        changes.sort_by(|one, other| one.service.cmp(&other.service));
+        let master = config::master_differences(&self.config.master, &config.master);
+        Plan { path: config.path.display().to_string(), changes, unchanged, master }
+    }
+
+    pub(super) fn config_in_force(&self) -> ConfigInForce {
+        ConfigInForce {
+            path: self.config.path.display().to_string(),
+            services: self.config.services.keys().cloned().collect(),
+            text: self.config.warnings.text().to_owned(),
         }
     }
 
@@ -59,11 +186,11 @@ impl Master {
         Ok(facts)
     }
 
-    fn apply(&mut self, config: Config, trigger: String, scope: Scope) {
+    fn apply(&mut self, config: Config, why: &str, scope: &Scope) -> Vec<Begun> {
         let present: BTreeMap<Name, ServiceKey> = self
             .services
             .iter()
-            .filter(|(_, service)| !service.removed)
+            .filter(|(_, service)| service.is_present())
             .map(|(key, service)| (service.name.clone(), *key))
             .collect();
         let mut changed = Vec::new();
@@ -81,7 +208,7 @@ impl Master {
                     if let Some(how) = self.change_service(*key, wanted) {
                         changed.push(format!("{name} {how}"));
                         prepared.push(*key);
-                    } else if scope == Scope::Everything {
+                    } else if scope.includes(name) {
                         prepared.push(*key);
                     }
                 }
@@ -96,19 +223,27 @@ impl Master {
             }
         }
         self.config = config;
-        self.journal.record(&Fact::ConfigApplied { trigger: trigger.clone(), changed });
+        self.journal.record(&Fact::ConfigApplied { trigger: why.to_owned(), changed });
         self.watch_files();
+        let mut begun = Vec::new();
         for key in prepared {
-            self.prepare(key, trigger.clone(), Missing::Fail);
+            let Some(service) = self.services.get(&key).filter(|service| service.runs()) else { continue };
+            let name = service.name.clone();
+            let mut trigger = Trigger::new(why);
+            if !matches!(scope, Scope::Service(only) if *only != name) {
+                begun.push(Begun { service: name, outcome: trigger.wait() });
+            }
+            self.prepare(key, trigger, Missing::Fail);
         }
         self.release_listeners();
+        begun
     }
 
     fn remove_service(&mut self, key: ServiceKey) {
         let Some(service) = self.services.get_mut(&key) else { return };
-        service.removed = true;
+        service.intent = Intent::Remove;
         self.journal.record(&Fact::ServiceRemoved { service: service.name.clone() });
-        self.tell_pool(key, pool::Event::Drain);
+        self.end_pool(key, pool::Event::Drain);
     }
 
     /// Take over a service's settings; what changed in them, in words.
@@ -134,4 +269,8 @@ impl Master {
         };
         Some(how)
     }
+}
+
+fn unusable(error: String) -> Refusal {
+    Refusal { code: RefusalCode::BadConfiguration, error, suggestion: None }
 }

@@ -77,6 +77,11 @@ impl Listeners {
         Ok((bound, true))
     }
 
+    /// Where the listener for `key` listens, if it is held.
+    pub fn address(&self, key: &Key) -> Option<String> {
+        self.held.get(key).map(|bound| bound.address.clone())
+    }
+
     /// Let every listener go that is not wanted.
     pub fn retain(&mut self, wanted: &BTreeSet<Key>) {
         self.held.retain(|key, _| wanted.contains(key));

@@ -9,6 +9,7 @@
 //! - [`generation`], [`cache`], [`build`]: from a file to pinned, verified, loadable bytes
 //! - [`child`], [`output`]: one worker process and what it prints
 //! - [`listeners`]: the sockets; [`watch`]: changes of files; [`journal`]: what is told
+//! - `control`, `orders`: whoever steers it, and what it does then; [`trigger`]: why, and who waits for the end
 //! - `admin`: `/readyz`, `/metrics` and the like
 //! - `performing`: actions of the pools; `configuring`: a new configuration, as a difference
 
@@ -28,25 +29,32 @@ pub mod build;
 pub mod cache;
 pub mod child;
 mod configuring;
+mod control;
 pub mod generation;
 pub mod journal;
 pub mod listeners;
 pub mod lock;
+mod orders;
 pub mod output;
 mod performing;
 pub mod pool;
 pub mod service;
+pub mod trigger;
 pub mod watch;
 
 use generation::Pinned;
 use journal::{Fact, Journal, Level, Name, WorkerName};
 use listeners::Listeners;
+use orders::Scale;
 use pool::{Generation, Ids, WorkerId};
 use service::{Outcome, PrepareError, Service, ServiceKey};
+use trigger::Trigger;
 use watch::Watcher;
 
 /// Events that may wait. More slow their senders down, which are tasks of one child each.
 const QUEUE: usize = 1024;
+/// How long clients of the control socket may take to read that the launcher has stopped.
+const FAREWELL: Duration = Duration::from_millis(200);
 /// Stillness of a configuration that is being written, as `reload.settle` is for a plugin.
 const CONFIG_SETTLES: Duration = Duration::from_millis(100);
 
@@ -58,6 +66,12 @@ pub enum StartError {
     Listen {
         /// The service that wants it.
         service: String,
+        /// What is wrong.
+        source: crate::sys::listener::ListenError,
+    },
+    /// The control socket.
+    #[error("the control socket: {source}")]
+    Control {
         /// What is wrong.
         source: crate::sys::listener::ListenError,
     },
@@ -99,11 +113,8 @@ enum Event {
         settings: Box<config::Service>,
         result: Result<Arc<Pinned>, PrepareError>,
     },
-    ConfigRead {
-        trigger: String,
-        scope: Scope,
-        result: Result<Box<Config>, String>,
-    },
+    ConfigRead(Result<Box<Config>, String>),
+    Request(Box<control::Request>),
     Watched(Result<Vec<watch::Report<Watched>>, watch::WatchError>),
     Admin(admin::Question),
     /// Old workers had long enough to say that they do not accept any more.
@@ -121,12 +132,25 @@ enum Watched {
 }
 
 /// What a new configuration is asked to look at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Scope {
     /// What differs in the configuration.
     Configuration,
     /// That, and every plugin's file.
     Everything,
+    /// That, and the file of this service's plugin.
+    Service(Name),
+}
+
+impl Scope {
+    /// The plugin's file of that service is looked at.
+    fn includes(&self, service: &Name) -> bool {
+        match self {
+            Scope::Configuration => false,
+            Scope::Everything => true,
+            Scope::Service(only) => only == service,
+        }
+    }
 }
 
 /// A worker process and its place.
@@ -164,12 +188,16 @@ struct Master {
     /// Gone if the system took it away.
     watcher: Option<Watcher<Watched>>,
     events: mpsc::Sender<Event>,
+    /// Configurations to be read; the first is being read.
+    readings: VecDeque<configuring::Reading>,
     /// Events for the pools that performing an action led to.
     follow_ups: VecDeque<(ServiceKey, pool::Event)>,
     phase: Phase,
     /// What a service that cannot be started means.
     strictness: Strictness,
     started: Instant,
+    /// Gone before the lock, so that the socket's path is never another master's.
+    control: Option<control::Server>,
     _lock: lock::Lock,
 }
 
@@ -189,7 +217,11 @@ pub fn run(config: Config, strictness: Strictness) -> Result<ExitCode, StartErro
         let (events, incoming) = mpsc::channel(QUEUE);
         let signals = Signals::new().map_err(system("install signal handlers"))?;
         let mut master = Master::start(config, strictness, journal.clone(), events)?;
-        Ok(master.serve(incoming, signals).await)
+        let code = master.serve(incoming, signals).await;
+        if let Some(control) = &master.control {
+            control.finish(FAREWELL).await;
+        }
+        Ok(code)
     });
     journal.finish();
     // Not a drop: it would wait for a thread that copies a plugin nobody wants any more.
@@ -226,6 +258,8 @@ impl Master {
             pinner,
             watcher,
             events,
+            readings: VecDeque::new(),
+            control: None,
             follow_ups: VecDeque::new(),
             phase: Phase::Starting,
             strictness,
@@ -243,9 +277,12 @@ impl Master {
             master.hold_listeners(key).map_err(|source| StartError::Listen { service: name, source })?;
         }
         master.serve_admin()?;
+        let socket = crate::api::socket(&master.config.master.state_dir);
+        let server = control::Server::start(&socket, master.events.clone(), master.journal.clone());
+        master.control = Some(server.map_err(|source| StartError::Control { source })?);
         master.watch_files();
         for key in master.services.keys().copied().collect::<Vec<_>>() {
-            master.prepare(key, "start".to_owned(), service::Missing::Build);
+            master.prepare(key, Trigger::new("start"), service::Missing::Build);
         }
         Ok(master)
     }
@@ -278,9 +315,8 @@ impl Master {
             Event::Signal(name) => self.on_signal(name),
             Event::Child(worker, event) => self.on_child(worker, event),
             Event::Prepared { service, settings, result } => self.on_prepared(service, *settings, result),
-            Event::ConfigRead { trigger, scope, result } => {
-                self.on_config(trigger, scope, result.map(|config| *config))
-            }
+            Event::ConfigRead(result) => self.on_config(result),
+            Event::Request(request) => self.on_request(*request),
             Event::Watched(Ok(reports)) => self.on_watched(reports),
             Event::Watched(Err(error)) => {
                 self.watcher = None;
@@ -314,8 +350,8 @@ impl Master {
             ("SIGTERM" | "SIGINT", Phase::Stopping(_)) | ("SIGQUIT", _) => self.stop(0, name, pool::Event::Kill),
             ("SIGTERM" | "SIGINT", _) => self.stop(0, name, pool::Event::Drain),
             ("SIGHUP", Phase::Starting | Phase::Serving) => self.read_config(name.to_owned(), Scope::Everything),
-            ("SIGTTIN", Phase::Serving) => self.scale_all(|workers| workers.saturating_add(1)),
-            ("SIGTTOU", Phase::Serving) => self.scale_all(|workers| workers.saturating_sub(1).max(1)),
+            ("SIGTTIN", Phase::Serving) => self.scale_all(Scale::By(1), name),
+            ("SIGTTOU", Phase::Serving) => self.scale_all(Scale::By(-1), name),
             _ => {}
         }
     }
@@ -333,7 +369,7 @@ impl Master {
                 watch::Report::Changed { key: Watched::Plugin(key), .. } => {
                     let Some(service) = self.services.get(&key) else { continue };
                     let trigger = format!("{} changed", service.config.plugin);
-                    self.prepare(key, trigger, service::Missing::Fail);
+                    self.prepare(key, Trigger::new(trigger), service::Missing::Fail);
                 }
                 watch::Report::Blind { error, .. } => {
                     self.journal.record(&Fact::Trouble { reason: error.to_string() });
@@ -349,24 +385,36 @@ impl Master {
             self.phase = Phase::Stopping(code);
         }
         for key in self.services.keys().copied().collect::<Vec<_>>() {
-            self.tell_pool(key, how.clone());
+            self.end_pool(key, how.clone());
         }
     }
 
-    fn scale_all(&mut self, change: impl Fn(u32) -> u32) {
-        for key in self.services.keys().copied().collect::<Vec<_>>() {
-            let Some(service) = self.services.get(&key).filter(|service| !service.removed) else { continue };
-            let limits = pool::Limits { size: change(service.pool.limits().size), ..service.pool.limits().clone() };
-            self.tell_pool(key, pool::Event::Limits(limits));
+    fn scale_all(&mut self, scale: Scale, why: &str) {
+        let running = self.services.iter().filter(|(_, service)| service.runs());
+        for key in running.map(|(key, _)| *key).collect::<Vec<_>>() {
+            // Refused at the least and the most number of workers: as good as done.
+            let _ = self.scale(key, scale, why);
         }
+    }
+
+    /// Bring a service down; one that has no workers any more goes at once if it is to go.
+    fn end_pool(&mut self, key: ServiceKey, how: pool::Event) {
+        if self.services.get(&key).is_some_and(|service| service.pool.status() == pool::Status::Stopped) {
+            self.on_stopped(key);
+        } else {
+            self.tell_pool(key, how);
+        }
+    }
+
+    /// For the jitter of a pool: services and launchers must not retry in step.
+    fn seed(&self, key: ServiceKey) -> u64 {
+        u64::from(std::process::id()) << 32 | key.0
     }
 
     fn add_service(&mut self, name: Name, config: config::Service) -> ServiceKey {
         self.next_service += 1;
         let key = ServiceKey(self.next_service);
-        // The seed only spreads the jitter of services and launchers.
-        let seed = u64::from(std::process::id()) << 32 | key.0;
-        self.services.insert(key, Service::new(name, config, seed, Instant::now()));
+        self.services.insert(key, Service::new(name, config, self.seed(key), Instant::now()));
         key
     }
 
@@ -406,7 +454,7 @@ impl Master {
 
     fn watch_files(&mut self) {
         let config = watch::Target { path: self.config.path.clone(), settle: CONFIG_SETTLES };
-        let plugins = self.services.iter().filter(|(_, service)| service.config.reload.watch && !service.removed);
+        let plugins = self.services.iter().filter(|(_, service)| service.config.reload.watch && service.runs());
         let plugins = plugins.map(|(key, service)| {
             let path = service.config.plugin_path.clone();
             (Watched::Plugin(*key), watch::Target { path, settle: service.config.reload.settle })

@@ -12,7 +12,9 @@ use super::generation::Pinned;
 use super::journal::{Fact, Stream, WorkerName};
 use super::pool::{self, Action, Generation, RollbackReason, Slot, WorkerId};
 use super::service::{self, Decision, Missing, Outcome, Preparation, PrepareError, Promotion, Rollout, ServiceKey};
+use super::trigger::{End, Trigger};
 use super::{Event, Master, Phase, Running, milliseconds, output};
+use crate::api::OutcomeResult;
 use crate::channel::{self, ToMaster, ToWorker};
 use crate::config;
 use crate::sys;
@@ -34,6 +36,7 @@ impl Master {
             for action in service.pool.handle(event, Instant::now(), &mut self.ids) {
                 self.perform(key, action);
             }
+            self.settle(key);
         }
     }
 
@@ -79,10 +82,7 @@ impl Master {
                     service.generations.remove(&generation);
                 }
             }
-            Action::Stop => {
-                self.services.remove(&key);
-                self.release_listeners();
-            }
+            Action::Stop => self.on_stopped(key),
         }
     }
 
@@ -145,10 +145,8 @@ impl Master {
         self.tell_promotion(key, untold.map(|promotion| promotion.generation));
         let Some(service) = self.services.get_mut(&key) else { return };
         let rollout = service.rollout.take_if(|rollout| rollout.generation == generation);
-        let (trigger, took_ms) = match rollout {
-            Some(rollout) => (rollout.trigger, milliseconds(rollout.since.elapsed())),
-            None => ("return to it".to_owned(), 0),
-        };
+        let trigger = rollout.map(|rollout| rollout.trigger);
+        let took_ms = trigger.as_ref().map_or(0, Trigger::took_ms);
         service.outcome = Outcome::Serving;
         service.promotion = Some(Promotion { generation, trigger, took_ms });
         self.release_listeners();
@@ -166,23 +164,36 @@ impl Master {
     pub(super) fn tell_promotion(&mut self, key: ServiceKey, overdue: Option<Generation>) {
         let Some(service) = self.services.get_mut(&key) else { return };
         let draining = |state| matches!(state, pool::State::Draining { .. });
-        let mut old = service.pool.workers().filter(|(_, worker)| draining(worker.state)).map(|(id, _)| id);
-        let accepted_from = old.any(|id| self.workers.get(&id).is_some_and(|running| running.accepts));
+        let accepts = |id: WorkerId| self.workers.get(&id).is_some_and(|running| running.accepts);
+        let accepted_from = service.pool.workers().any(|(id, worker)| draining(worker.state) && accepts(id));
         let due = |promotion: &mut Promotion| !accepted_from || overdue == Some(promotion.generation);
-        if let Some(Promotion { generation, trigger, took_ms }) = service.promotion.take_if(due) {
-            let workers = service.pool.limits().size;
-            let service = service.name.clone();
-            self.journal.record(&Fact::Promoted { service, generation, took_ms, trigger, workers });
+        let Some(Promotion { generation, trigger, took_ms }) = service.promotion.take_if(due) else { return };
+        let why = trigger.as_ref().map_or_else(|| "return to it".to_owned(), |trigger| trigger.why.clone());
+        let workers = service.pool.limits().size;
+        let name = service.name.clone();
+        self.journal.record(&Fact::Promoted { service: name, generation, took_ms, trigger: why, workers });
+        let Some(trigger) = trigger else { return };
+        let first = service.pool.previous().is_none() && service.last_reload.is_none();
+        let end = End { result: OutcomeResult::Promoted, generation: Some(generation), reason: None };
+        if first {
+            // It came up; nothing was changed by that.
+            trigger.end(&service.name, &End { result: OutcomeResult::Started, ..end });
+        } else {
+            service.end_reload(trigger, &end);
         }
     }
 
     fn on_rolled_back(&mut self, key: ServiceKey, generation: Generation, reason: RollbackReason) {
         let Some(service) = self.services.get_mut(&key) else { return };
         let name = service.name.clone();
-        service.rollout.take_if(|rollout| rollout.generation == generation);
-        let failure = service.last_failure.as_deref().unwrap_or("no reason is known");
+        let rollout = service.rollout.take_if(|rollout| rollout.generation == generation);
+        let failure = service.last_failure.clone().unwrap_or_else(|| "no reason is known".to_owned());
         let reason = match reason {
             RollbackReason::Superseded => {
+                if let Some(Rollout { trigger, .. }) = rollout {
+                    let reason = Some("what serves already was asked for again".to_owned());
+                    trigger.end(&name, &End { result: OutcomeResult::Unchanged, generation: Some(generation), reason });
+                }
                 return self.journal.record(&Fact::Superseded { service: name, generation });
             }
             RollbackReason::NotStarted => format!("its workers ended before they were ready: {failure}"),
@@ -196,6 +207,13 @@ impl Master {
         if service.pool.serving().is_none() && service.outcome == Outcome::Open {
             service.outcome = Outcome::Failed { reason: reason.clone(), unusable: false };
         }
+        // Without a rollout it was promoted before: its trigger is that of the last reload.
+        let trigger = rollout.map(|rollout| rollout.trigger).unwrap_or_else(|| {
+            let why = service.last_reload.as_ref().map_or_else(|| "start".to_owned(), |last| last.trigger.clone());
+            Trigger::new(why)
+        });
+        let end = End { result: OutcomeResult::RolledBack, generation: Some(generation), reason: Some(reason.clone()) };
+        service.end_reload(trigger, &end);
         self.journal.record(&Fact::RolledBack { service: name, generation, reason });
     }
 
@@ -250,6 +268,7 @@ impl Master {
             expected,
         });
         if !expected {
+            service.settling.iter_mut().for_each(|settling| settling.failures += 1);
             self.nudge(key);
         }
         self.tell_pool(key, pool::Event::Exited(id));
@@ -270,9 +289,9 @@ impl Master {
     }
 
     /// Start a preparation, or leave the trigger for the end of the one in progress.
-    pub(super) fn prepare(&mut self, key: ServiceKey, trigger: String, missing: Missing) {
-        let Some(service) = self.services.get_mut(&key).filter(|service| !service.removed) else { return };
-        if !service.wants_preparation(trigger, Instant::now()) {
+    pub(super) fn prepare(&mut self, key: ServiceKey, trigger: Trigger, missing: Missing) {
+        let Some(service) = self.services.get_mut(&key).filter(|service| service.runs()) else { return };
+        if !service.wants_preparation(trigger) {
             return;
         }
         let settings = Box::new(service.config.clone());
@@ -299,36 +318,56 @@ impl Master {
         result: Result<Arc<Pinned>, PrepareError>,
     ) {
         let stopping = matches!(self.phase, Phase::Stopping(_));
-        let Some(service) = self.services.get_mut(&key).filter(|service| !service.removed && !stopping) else { return };
-        let Preparation::Running { trigger, since, next } =
+        let Some(service) = self.services.get_mut(&key) else { return };
+        let Preparation::Running { mut trigger, mut next } =
             std::mem::replace(&mut service.preparation, Preparation::Idle)
         else {
             return;
         };
+        if stopping || !service.runs() {
+            return;
+        }
         let name = service.name.clone();
         match result {
             Ok(pinned) => match service.decide(settings, pinned) {
                 Decision::Deploy(generation) => {
-                    self.journal.record(&Fact::ReloadStarted { service: name, generation, trigger: trigger.clone() });
-                    service.rollout = Some(Rollout { generation, trigger, since });
+                    let why = trigger.why.clone();
+                    self.journal.record(&Fact::ReloadStarted { service: name, generation, trigger: why });
+                    if let Some(abandoned) = service.rollout.take() {
+                        // It holds what the abandoned one held, or newer.
+                        trigger.join(abandoned.trigger);
+                    }
+                    service.rollout = Some(Rollout { generation, trigger });
                     service.last_failure = None;
                     self.tell_pool(key, pool::Event::Reload(generation));
                 }
                 Decision::Same(generation) => {
-                    self.journal.record(&Fact::Unchanged { service: name, trigger });
+                    self.journal.record(&Fact::Unchanged { service: name, trigger: trigger.why.clone() });
                     if service.pool.serving() == Some(generation) {
+                        let end = End { result: OutcomeResult::Unchanged, generation: Some(generation), reason: None };
+                        trigger.end(&service.name, &end);
                         self.tell_pool(key, pool::Event::Reload(generation));
+                    } else if let Some(rollout) = &mut service.rollout {
+                        rollout.trigger.join(trigger);
                     }
                 }
             },
             // The file changed once more while it was read: what was wrong then says nothing now.
-            Err(_) if next.is_some() => {}
+            Err(_) if next.is_some() => {
+                if let Some(next) = &mut next {
+                    next.join(trigger);
+                }
+            }
             Err(error) => {
                 let reason = error.to_string();
-                self.journal.record(&if service.fail_first(&error) {
+                let first = service.fail_first(&error);
+                let result = if first { OutcomeResult::Failed } else { OutcomeResult::RolledBack };
+                let why = trigger.why.clone();
+                service.end_reload(trigger, &End { result, generation: None, reason: Some(reason.clone()) });
+                self.journal.record(&if first {
                     Fact::ServiceFailed { service: name, reason }
                 } else {
-                    Fact::ReloadFailed { service: name, trigger, reason }
+                    Fact::ReloadFailed { service: name, trigger: why, reason }
                 });
             }
         }

@@ -15,8 +15,9 @@ use super::build::{self, BuildError};
 use super::generation::{PinError, Pinned, Pinner};
 use super::journal::{Fact, Journal, Name};
 use super::listeners::Key;
-use super::pool::{self, Generation, Pool};
-use crate::config;
+use super::pool::{self, Generation, Pool, Slot};
+use super::trigger::{End, Trigger};
+use crate::{api, config};
 
 /// Failures at which a generation is given up before its promotion.
 const TRIES: u32 = 3;
@@ -41,10 +42,8 @@ pub struct Deployable {
 pub struct Rollout {
     /// The generation.
     pub generation: Generation,
-    /// Why, for people.
-    pub trigger: String,
-    /// When the trigger was noticed.
-    pub since: Instant,
+    /// What led to it.
+    pub trigger: Trigger,
 }
 
 /// A promotion that is told when the old workers do not accept any more: whoever reads of it and then connects
@@ -53,8 +52,8 @@ pub struct Rollout {
 pub struct Promotion {
     /// The generation.
     pub generation: Generation,
-    /// Why, for people.
-    pub trigger: String,
+    /// What led to it; `None`: the return from a generation that crashes.
+    pub trigger: Option<Trigger>,
     /// From the trigger to the promotion, milliseconds.
     pub took_ms: u64,
 }
@@ -66,13 +65,47 @@ pub enum Preparation {
     Idle,
     /// One.
     Running {
-        /// Why, for people.
-        trigger: String,
-        /// Since when.
-        since: Instant,
+        /// What led to it.
+        trigger: Trigger,
         /// A trigger that came meanwhile.
-        next: Option<String>,
+        next: Option<Trigger>,
     },
+}
+
+/// Whether a service is to run.
+#[derive(Debug)]
+pub enum Intent {
+    /// It is.
+    Run,
+    /// An operator stopped it.
+    Stop {
+        /// What led to it.
+        trigger: Option<Trigger>,
+        /// It is to run again when its workers are gone.
+        then: Option<Trigger>,
+    },
+    /// It is no longer in the configuration: it goes when its workers are gone.
+    Remove,
+}
+
+/// Workers that are being replaced or counted anew; somebody may wait for the end of it.
+#[derive(Debug)]
+pub struct Settling {
+    /// What it will have been.
+    pub aim: Aim,
+    /// What led to it.
+    pub trigger: Trigger,
+    /// Workers that ended unasked since it began.
+    pub failures: u32,
+}
+
+/// See [`Settling`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Aim {
+    /// Every worker was replaced.
+    Restarted,
+    /// The number of workers is as asked.
+    Scaled,
 }
 
 /// How the first generation ended.
@@ -141,8 +174,12 @@ pub struct Service {
     pub outcome: Outcome,
     /// The last thing that went wrong with a worker, in words.
     pub last_failure: Option<String>,
-    /// It is no longer in the configuration: it goes when its workers are gone.
-    pub removed: bool,
+    /// Whether it is to run.
+    pub intent: Intent,
+    /// Its last reload that ended.
+    pub last_reload: Option<api::LastReload>,
+    /// What its workers are changed to without a new generation.
+    pub settling: Vec<Settling>,
     last_generation: u64,
 }
 
@@ -160,23 +197,87 @@ impl Service {
             promotion: None,
             outcome: Outcome::Open,
             last_failure: None,
-            removed: false,
+            intent: Intent::Run,
+            last_reload: None,
+            settling: Vec::new(),
             last_generation: 0,
         }
     }
 
+    /// It is meant to run.
+    pub fn runs(&self) -> bool {
+        matches!(self.intent, Intent::Run)
+    }
+
+    /// It is in the configuration.
+    pub fn is_present(&self) -> bool {
+        !matches!(self.intent, Intent::Remove)
+    }
+
+    /// A pool without workers in place of one that has stopped.
+    pub fn renew_pool(&mut self, seed: u64, now: Instant) {
+        self.pool = Pool::new(limits(&self.config), seed, now);
+        self.generations.clear();
+    }
+
     /// Note a trigger. `true`: a preparation is to be started now.
-    pub fn wants_preparation(&mut self, trigger: String, now: Instant) -> bool {
+    pub fn wants_preparation(&mut self, mut trigger: Trigger) -> bool {
         match &mut self.preparation {
             Preparation::Running { next, .. } => {
+                if let Some(earlier) = next.take() {
+                    trigger.join(earlier);
+                }
                 *next = Some(trigger);
                 false
             }
             idle @ Preparation::Idle => {
-                *idle = Preparation::Running { trigger, since: now, next: None };
+                *idle = Preparation::Running { trigger, next: None };
                 true
             }
         }
+    }
+
+    /// Nothing of it serves or is on its way.
+    pub fn has_failed_to_start(&self) -> bool {
+        let nothing = self.pool.serving().is_none() && self.pool.incoming().is_none();
+        nothing && matches!(self.preparation, Preparation::Idle) && self.outcome != Outcome::Open
+    }
+
+    /// What went wrong last, in words.
+    pub fn trouble(&self) -> Option<String> {
+        match &self.outcome {
+            Outcome::Failed { reason, .. } if self.pool.serving().is_none() => Some(reason.clone()),
+            _ => self.last_failure.clone(),
+        }
+    }
+
+    /// Workers that failed, of all slots.
+    pub fn failures(&self) -> u64 {
+        (0..self.pool.limits().size).map(|slot| u64::from(self.pool.restarts(Slot(slot)))).sum()
+    }
+
+    /// Workers that serve.
+    pub fn ready(&self) -> usize {
+        self.pool.workers().filter(|(_, worker)| worker.state.serves()).count()
+    }
+
+    /// Note how a reload ended, and tell those who wait for it.
+    pub fn end_reload(&mut self, trigger: Trigger, end: &End) {
+        let result = match end.result {
+            api::OutcomeResult::Promoted => Some(api::ReloadResult::Promoted),
+            api::OutcomeResult::RolledBack => Some(api::ReloadResult::RolledBack),
+            _ => None,
+        };
+        if let Some(result) = result {
+            self.last_reload = Some(api::LastReload {
+                generation: end.generation.map(|generation| generation.0),
+                result,
+                reason: end.reason.clone(),
+                took_ms: trigger.took_ms(),
+                trigger: trigger.why.clone(),
+            });
+        }
+        trigger.end(&self.name, end);
     }
 
     /// The pinned plugins that a preparation may find again.
@@ -213,9 +314,9 @@ impl Service {
 
     /// The listeners that must be held: those wanted, and those of the generations that run.
     pub fn wanted_listeners(&self) -> Vec<Key> {
-        let wanted = if self.removed { Vec::new() } else { Key::of(&self.name, &self.config.listen) };
+        let wanted = if self.runs() { Key::of(&self.name, &self.config.listen) } else { Vec::new() };
         let running = self.pool.serving().into_iter().chain(self.pool.incoming());
-        let running = running.filter(|_| !self.removed).filter_map(|generation| self.generations.get(&generation));
+        let running = running.filter(|_| self.runs()).filter_map(|generation| self.generations.get(&generation));
         wanted.into_iter().chain(running.flat_map(|deployable| deployable.listeners.iter().cloned())).collect()
     }
 }

@@ -11,6 +11,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
+use super::unix_path::ShortPath;
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, getsockname, listen, socket_with, sockopt,
 };
@@ -88,12 +89,12 @@ impl Drop for UnixPath {
 /// Listen on a Unix socket. A stale socket file is replaced, a live one never.
 pub fn unix(path: &Path, mode: Option<u32>) -> Result<(OwnedFd, UnixPath), ListenError> {
     let fail = |hint: &'static str| move |source: io::Error| ListenError::Unix { path: path.to_owned(), hint, source };
-    let address = SocketAddrUnix::new(path).map_err(|error| match error {
-        rustix::io::Errno::NAMETOOLONG | rustix::io::Errno::INVAL => {
-            fail("; a Unix socket's path has at most 107 bytes (unix(7)): use a shorter one")(error.into())
-        }
-        other => fail("")(other.into()),
+    let short = ShortPath::to(path).map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound => fail("; its directory does not exist")(source),
+        io::ErrorKind::InvalidFilename => fail("; the socket's name is too long")(source),
+        _ => fail("")(source),
     })?;
+    let address = SocketAddrUnix::new(short.as_path()).map_err(|error| fail("")(error.into()))?;
     remove_stale(path).map_err(|source| match source.kind() {
         io::ErrorKind::AddrInUse => fail("; another program listens there: stop it or change `listen`")(source),
         io::ErrorKind::AlreadyExists => fail("; the path is not a socket, so it was left alone")(source),
@@ -127,7 +128,7 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     if !metadata.file_type().is_socket() {
         return Err(io::ErrorKind::AlreadyExists.into());
     }
-    match UnixStream::connect(path) {
+    match UnixStream::connect(ShortPath::to(path)?.as_path()) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(error),

@@ -8,6 +8,8 @@ pub mod inotify;
 pub mod listener;
 pub mod memfd;
 pub mod orphan;
+pub mod peer;
 pub mod process;
 pub mod readiness;
 pub mod stdio;
+pub mod unix_path;

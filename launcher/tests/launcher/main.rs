@@ -6,6 +6,7 @@
 mod admin;
 mod both_builds;
 mod configuration;
+mod control_api;
 mod crash;
 mod examples;
 mod footprint;

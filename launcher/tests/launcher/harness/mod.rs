@@ -4,12 +4,14 @@
 //! A test waits for a fact: an event, a line, an answer, an exit. Every wait is bounded by [`PATIENCE`] and a wait in
 //! vain fails with the whole story. Nothing here retries.
 
+pub(crate) mod control;
 pub(crate) mod guests;
 pub(crate) mod http;
 pub(crate) mod launcher;
 pub(crate) mod load;
 pub(crate) mod peer;
 pub(crate) mod process;
+pub(crate) mod schema;
 pub(crate) mod site;
 
 use std::time::Duration;

@@ -1,0 +1,99 @@
+//! The launcher's status: what the master knows, taken between two events, and what only the system knows, read
+//! afterwards outside the loop, because that walks page tables.
+
+use std::time::Instant;
+
+use super::super::pool::{self, State};
+use super::super::service::{Intent, Service};
+use super::super::{Master, listeners};
+use crate::api;
+
+/// What the master knows at one moment.
+#[derive(Debug)]
+pub(in crate::master) struct Snapshot {
+    status: api::Status,
+}
+
+impl Snapshot {
+    /// The status, with what the system says about each process. Blocks for milliseconds.
+    pub(super) fn complete(self) -> api::Status {
+        self.status
+    }
+}
+
+impl Master {
+    pub(in crate::master) fn snapshot(&self) -> Snapshot {
+        let services = self.services.values().filter(|service| service.is_present());
+        let mut services: Vec<_> = services.map(|service| self.service(service)).collect();
+        services.sort_by(|one, other| one.name.cmp(&other.name));
+        let status = api::Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            uptime_s: seconds(self.started),
+            config: self.config.path.display().to_string(),
+            services,
+        };
+        Snapshot { status }
+    }
+
+    fn service(&self, service: &Service) -> api::Service {
+        let mut workers: Vec<_> = service
+            .pool
+            .workers()
+            .filter_map(|(id, worker)| {
+                let running = self.workers.get(&id)?;
+                Some(api::Worker {
+                    id: id.0,
+                    slot: worker.slot.0,
+                    pid: running.child.pid,
+                    generation: worker.generation.0,
+                    state: match worker.state {
+                        State::Starting { .. } => api::WorkerState::Starting,
+                        State::Ready { .. } | State::Outgoing { .. } => api::WorkerState::Ready,
+                        State::Draining { .. } | State::Killed { .. } => api::WorkerState::Draining,
+                    },
+                    uptime_s: seconds(running.spawned),
+                    restarts: service.pool.restarts(worker.slot),
+                    pss_bytes: None,
+                    cpu_s: None,
+                    connections: 0,
+                    accepted: 0,
+                    requests: 0,
+                    last_exit: None,
+                })
+            })
+            .collect();
+        workers.sort_by_key(|worker| (worker.slot, worker.id));
+        let state = match (&service.intent, service.pool.status()) {
+            (Intent::Stop { .. } | Intent::Remove, _) => api::State::Stopped,
+            (Intent::Run, pool::Status::Starting) => api::State::Starting,
+            (Intent::Run, pool::Status::Serving) => api::State::Serving,
+            (Intent::Run, pool::Status::Reloading) => api::State::Reloading,
+            (Intent::Run, pool::Status::Degraded) => api::State::Degraded,
+            (Intent::Run, pool::Status::Failed) => api::State::Failed,
+            (Intent::Run, pool::Status::Stopping | pool::Status::Stopped) => api::State::Stopped,
+        };
+        let state =
+            if state == api::State::Starting && service.has_failed_to_start() { api::State::Failed } else { state };
+        let troubled = matches!(state, api::State::Degraded | api::State::Failed);
+        let keys = listeners::Key::of(&service.name, &service.config.listen);
+        api::Service {
+            name: service.name.to_string(),
+            kind: api::Kind::Http,
+            plugin: service.config.plugin.clone(),
+            generation: service.pool.serving().map(|generation| generation.0),
+            previous: service.pool.previous().map(|generation| generation.0),
+            state,
+            reason: service.trouble().filter(|_| troubled),
+            listeners: keys.iter().filter_map(|key| self.listeners.address(key)).collect(),
+            wanted: service.pool.limits().size,
+            workers,
+            last_reload: service.last_reload.clone(),
+        }
+    }
+}
+
+/// Seconds since `then`, to the millisecond.
+fn seconds(then: Instant) -> f64 {
+    (then.elapsed().as_secs_f64() * 1000.0).round() / 1000.0
+}
