@@ -1,13 +1,14 @@
 //! The verbs that look and do not touch: `check`, `inspect`, `schema`. No plugin is ever executed here.
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
-use launcher::config::{Diagnostics, Service};
+use launcher::config::Service;
 use launcher::plugin_file::{self, PluginFile};
 
 use crate::BAD_INPUT;
+use crate::cli::print_diagnostics;
 
 /// `launcher check`: everything that `run` would refuse.
 pub(crate) fn check(path: &Path) -> ExitCode {
@@ -67,12 +68,6 @@ pub(crate) fn inspect(path: &Path) -> ExitCode {
 pub(crate) fn schema() -> ExitCode {
     print(&format!("{:#}\n", launcher::config::schema()));
     ExitCode::SUCCESS
-}
-
-/// Show what is wrong with a configuration, in colour on a terminal.
-pub(crate) fn print_diagnostics(diagnostics: &Diagnostics) {
-    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
-    eprint!("{}", diagnostics.render(colour));
 }
 
 /// A reader that went away (`| head`) is no failure.

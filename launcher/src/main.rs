@@ -1,12 +1,18 @@
 //! The command line. Errors become exit codes here and nowhere else: 0 done, 1 failed, 2 misuse or bad
-//! configuration.
+//! configuration, 3 not running, 4 reload rolled back.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+use cli::client::Failure;
+use cli::orders::{self, Order};
+use cli::stream::{self, Part, Source};
+use cli::{Ended, Format, Wait};
 use launcher::master::Strictness;
 
+mod cli;
 mod inspect;
 
 /// Runs WASM components and native plugins as supervised, hot-restarting worker processes.
@@ -29,6 +35,100 @@ enum Command {
     },
     /// Check a configuration and its plugins without running anything
     Check(ConfigFile),
+    /// Show services and workers of the running launcher
+    #[command(visible_aliases = ["ps", "ls"])]
+    Status {
+        /// Only these
+        services: Vec<String>,
+        #[command(flatten)]
+        which: Which,
+        #[command(flatten)]
+        shown: Shown,
+    },
+    /// Take up changed files: a new generation takes over when it is ready
+    Reload {
+        /// Only these
+        services: Vec<String>,
+        #[command(flatten)]
+        order: OrderArgs,
+    },
+    /// Replace every worker by a new one of the same generation, without a gap
+    Restart {
+        /// Only these
+        services: Vec<String>,
+        #[command(flatten)]
+        order: OrderArgs,
+    },
+    /// Return to the generation that served before
+    Rollback {
+        service: String,
+        #[command(flatten)]
+        order: OrderArgs,
+    },
+    /// Run more or fewer workers
+    Scale {
+        service: String,
+        /// So many, or so many more or fewer
+        #[arg(value_name = "N|+N|-N", allow_negative_numbers = true, value_parser = workers)]
+        workers: String,
+        #[command(flatten)]
+        order: OrderArgs,
+    },
+    /// Stop services, or the launcher itself; returns when they are gone
+    Stop {
+        /// These; none: the launcher
+        services: Vec<String>,
+        /// Do not finish what is in flight
+        #[arg(long, conflicts_with = "services")]
+        now: bool,
+        #[command(flatten)]
+        which: Which,
+        #[command(flatten)]
+        shown: Shown,
+    },
+    /// Start services that were stopped
+    Start {
+        #[arg(required = true)]
+        services: Vec<String>,
+        #[command(flatten)]
+        order: OrderArgs,
+    },
+    /// Show what workers and the launcher have written
+    Logs {
+        /// Only of these
+        services: Vec<String>,
+        #[command(flatten)]
+        part: PartArgs,
+        #[command(flatten)]
+        which: Which,
+        #[command(flatten)]
+        shown: Shown,
+    },
+    /// Show what has happened
+    Events {
+        #[command(flatten)]
+        part: PartArgs,
+        #[command(flatten)]
+        which: Which,
+        #[command(flatten)]
+        shown: Shown,
+    },
+    /// Show what a configuration would change in the running launcher
+    Plan {
+        #[command(flatten)]
+        config: ConfigFile,
+        #[command(flatten)]
+        shown: Shown,
+    },
+    /// Change the running launcher to what a configuration says
+    Apply {
+        #[command(flatten)]
+        config: ConfigFile,
+        #[command(flatten)]
+        wait: WaitArgs,
+        #[command(flatten)]
+        shown: Shown,
+    },
     /// Tell what a plugin is and what it needs, without running it
     Inspect {
         /// A .wasm, .wat or .so file
@@ -36,6 +136,8 @@ enum Command {
     },
     /// Print the JSON Schema of the configuration
     Schema,
+    /// Print a script that completes this command line
+    Completions { shell: Shell },
     /// A worker process; started by `launcher run` only
     #[command(hide = true)]
     Worker {
@@ -59,13 +161,108 @@ impl ConfigFile {
     }
 }
 
+/// Which launcher.
+#[derive(Args)]
+struct Which {
+    /// The configuration of the launcher that is meant
+    #[arg(short, long = "config", value_name = "FILE", default_value = "config.yaml")]
+    config: PathBuf,
+}
+
+#[derive(Args)]
+struct Shown {
+    /// How results are shown
+    #[arg(short, long = "output", value_name = "FORMAT", default_value = "table")]
+    output: Format,
+}
+
+#[derive(Args)]
+struct WaitArgs {
+    /// Wait for the end; code 4 if what is new was rolled back
+    #[arg(long)]
+    wait: bool,
+}
+
+impl WaitArgs {
+    fn meant(&self) -> Wait {
+        if self.wait { Wait::End } else { Wait::Acceptance }
+    }
+}
+
+#[derive(Args)]
+struct OrderArgs {
+    #[command(flatten)]
+    wait: WaitArgs,
+    #[command(flatten)]
+    which: Which,
+    #[command(flatten)]
+    shown: Shown,
+}
+
+#[derive(Args)]
+struct PartArgs {
+    /// Go on with what comes, until the launcher stops
+    #[arg(short, long)]
+    follow: bool,
+    /// The last so many
+    #[arg(short = 'n', long, value_name = "N")]
+    lines: Option<u64>,
+    /// From then on: `10m` ago, or 2026-01-31T12:00:00Z
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+}
+
+impl PartArgs {
+    fn of(self, services: Vec<String>) -> Part {
+        Part { services, follow: self.follow, lines: self.lines, since: self.since }
+    }
+}
+
+/// A number of workers as it is typed: `4`, `+1`, `-1`.
+fn workers(text: &str) -> Result<String, &'static str> {
+    match text.strip_prefix(['+', '-']).unwrap_or(text).parse::<u32>() {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => Err("neither a number of workers nor a difference: 4, +1, -1"),
+    }
+}
+
 /// A configuration or a plugin that is not good.
 const BAD_INPUT: u8 = 2;
 /// Something failed.
 const FAILED: u8 = 1;
+/// There is no launcher to steer.
+const NOT_RUNNING: u8 = 3;
+/// A reload was rolled back.
+const ROLLED_BACK: u8 = 4;
 
 fn main() -> ExitCode {
+    let order = |order: Order, services: &[String], typed: OrderArgs| {
+        steered(orders::order(&typed.which.config, &order, services, typed.wait.meant(), typed.shown.output))
+    };
     match Cli::parse().command {
+        Command::Status { services, which, shown } => {
+            steered(cli::status::status(&which.config, &services, shown.output))
+        }
+        Command::Reload { services, order: typed } => order(Order::Reload, &services, typed),
+        Command::Restart { services, order: typed } => order(Order::Restart, &services, typed),
+        Command::Rollback { service, order: typed } => order(Order::Rollback, &[service], typed),
+        Command::Scale { service, workers, order: typed } => order(Order::Scale(workers), &[service], typed),
+        Command::Start { services, order: typed } => order(Order::Start, &services, typed),
+        Command::Stop { services, now, which, shown } if services.is_empty() => {
+            steered(orders::stop_launcher(&which.config, now, shown.output))
+        }
+        Command::Stop { services, which, shown, .. } => {
+            steered(orders::order(&which.config, &Order::Stop, &services, Wait::End, shown.output))
+        }
+        Command::Logs { services, part, which, shown } => {
+            steered(stream::show(&which.config, Source::Logs, &part.of(services), shown.output))
+        }
+        Command::Events { part, which, shown } => {
+            steered(stream::show(&which.config, Source::Events, &part.of(Vec::new()), shown.output))
+        }
+        Command::Plan { config, shown } => steered(cli::plan::plan(&config.path(), shown.output)),
+        Command::Apply { config, wait, shown } => steered(cli::plan::apply(&config.path(), wait.meant(), shown.output)),
+        Command::Completions { shell } => completions(shell),
         Command::Run { config, strict } => run(config, strict),
         Command::Check(config) => inspect::check(&config.path()),
         Command::Inspect { plugin } => inspect::inspect(&plugin),
@@ -74,15 +271,36 @@ fn main() -> ExitCode {
     }
 }
 
+/// How a command that steered the launcher ended, as an exit code.
+fn steered(result: Result<Ended, Failure>) -> ExitCode {
+    let ended = result.unwrap_or_else(|failure| {
+        failure.tell();
+        failure.ended()
+    });
+    match ended {
+        Ended::Done => ExitCode::SUCCESS,
+        Ended::Failed => ExitCode::from(FAILED),
+        Ended::Misuse => ExitCode::from(BAD_INPUT),
+        Ended::NotRunning => ExitCode::from(NOT_RUNNING),
+        Ended::RolledBack => ExitCode::from(ROLLED_BACK),
+    }
+}
+
+fn completions(shell: Shell) -> ExitCode {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "launcher", &mut script);
+    steered(cli::print(&script).map(|()| Ended::Done))
+}
+
 fn run(file: ConfigFile, strict: bool) -> ExitCode {
     let config = match launcher::config::load(&file.path()) {
         Ok(config) => config,
         Err(diagnostics) => {
-            inspect::print_diagnostics(&diagnostics);
+            cli::print_diagnostics(&diagnostics);
             return ExitCode::from(BAD_INPUT);
         }
     };
-    inspect::print_diagnostics(&config.warnings);
+    cli::print_diagnostics(&config.warnings);
     let strictness = if strict { Strictness::Strict } else { Strictness::Lenient };
     match launcher::master::run(config, strictness) {
         Ok(code) => code,

@@ -13,7 +13,11 @@ const RULES: &[(&str, &[&str], &str)] = &[
     ("plugin_file", &["channel", "sys", "worker"], "what a plugin is; its kinds live beside the code that loads them"),
     ("master", &["api", "channel", "config", "sys"], "the master and its workers are different processes"),
     ("worker", &["channel", "plugin_file", "sys"], "a worker never reads the configuration"),
+    ("cli", &["api", "config", "sys"], "the command line knows a master by what it says, and never reaches into one"),
 ];
+
+/// The prefixes of paths into the crate: the binary names the library by its name.
+const OWN: &[&str] = &["crate::", "launcher::"];
 
 /// Crates that make system calls, and who may use them.
 const SYSTEM: &[&str] = &["libc", "nix", "rustix"];
@@ -101,7 +105,7 @@ fn the_parts_import_only_whom_they_may() {
     for (file, code) in sources() {
         let Some((part, allowed, why)) = RULES.iter().find(|(part, ..)| belongs(&file, part)) else { continue };
         let own = part.split('/').next().expect("a first segment");
-        for name in named_after(&code, "crate::") {
+        for name in OWN.iter().flat_map(|prefix| named_after(&code, prefix)) {
             if name != own && !allowed.contains(&name.as_str()) {
                 breaches.push(format!("src/{file} names crate::{name}, but {why}"));
             }

@@ -1,8 +1,8 @@
-//! Becoming another user: setgroups(2), setresgid(2), setresuid(2), in the one order that works.
+//! Users: their names, and becoming another one: setgroups(2), setresgid(2), setresuid(2), in the one order that works.
 
 use std::io;
 
-use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
+use nix::unistd::{Gid, Uid, User, setgroups, setresgid, setresuid};
 
 /// Become the user for good. Must be called while the process has one thread.
 pub fn assume(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> {
@@ -15,4 +15,9 @@ pub fn assume(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> {
     setresgid(gid, gid, gid)?;
     setresuid(uid, uid, uid)?;
     Ok(())
+}
+
+/// The name of a user, if it has one here.
+pub fn name(uid: u32) -> Option<String> {
+    User::from_uid(Uid::from_raw(uid)).ok().flatten().map(|user| user.name)
 }

@@ -6,6 +6,7 @@ pub mod file;
 pub mod identity;
 pub mod inotify;
 pub mod listener;
+pub mod local_time;
 pub mod memfd;
 pub mod orphan;
 pub mod peer;

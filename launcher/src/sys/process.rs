@@ -7,7 +7,9 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus};
+use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use tokio::io::Interest;
 
@@ -125,6 +127,34 @@ fn pid(child: &Child) -> Option<Pid> {
     i32::try_from(child.id()).ok().and_then(Pid::from_raw)
 }
 
+/// A process that is not our child.
+#[derive(Debug)]
+pub struct Stranger {
+    pidfd: OwnedFd,
+}
+
+impl Stranger {
+    /// The process that has this pid now; `None`: there is none, or it cannot be seen from here.
+    pub fn find(pid: u32) -> io::Result<Option<Stranger>> {
+        let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return Ok(None) };
+        match pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(pidfd) => Ok(Some(Stranger { pidfd })),
+            Err(rustix::io::Errno::SRCH) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Wait for its end, so long at most. Its files are closed and its locks are free then.
+    pub fn ends_within(&self, patience: Duration) -> io::Result<bool> {
+        let patience = Timespec::try_from(patience).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+        match poll(&mut [PollFd::new(&self.pidfd, PollFlags::IN)], Some(&patience)) {
+            Ok(ended) => Ok(ended > 0),
+            Err(rustix::io::Errno::INTR) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
 /// How a process ended, in words: `exited with code 3`, `was killed by SIGSEGV (core dumped)`.
 pub fn describe(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
@@ -175,6 +205,17 @@ mod tests {
             let mut process = Process::spawn(Command::new("sh").args(["-c", script])).expect("spawns");
             assert!(describe(wait(&mut process)).starts_with(words));
         }
+    }
+
+    #[test]
+    fn the_end_of_a_stranger_is_seen() {
+        let mut process = Process::spawn(Command::new("cat").stdin(Stdio::piped())).expect("spawns");
+        let stranger = Stranger::find(process.id()).expect("looks").expect("is there");
+        assert!(!stranger.ends_within(Duration::ZERO).expect("polls"));
+        process.kill().expect("kills");
+        assert!(stranger.ends_within(Duration::from_secs(60)).expect("polls"));
+        wait(&mut process);
+        assert!(Stranger::find(process.id()).expect("looks").is_none(), "its pid is free");
     }
 
     #[test]

@@ -1,8 +1,10 @@
-//! The standard descriptors of a worker.
+//! The standard descriptors of a process.
 
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
+
+use rustix::event::{PollFd, PollFlags, poll};
 
 /// Take the descriptor that a parent passed as standard input, close-on-exec from now on, and put /dev/null in its
 /// place: a plugin may read its standard input, and a program that it starts must not inherit the channel.
@@ -11,4 +13,20 @@ pub fn take_stdin() -> io::Result<OwnedFd> {
     let taken = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), ABOVE_STANDARD)?;
     rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
     Ok(taken)
+}
+
+/// Wait until nobody reads standard output any more: the other end of a pipe or of a terminal was closed. Of a file
+/// that never comes true.
+pub fn reader_left() -> io::Result<()> {
+    loop {
+        let stdout = rustix::stdio::stdout();
+        // POLLERR and POLLHUP are always told (poll(2)); that it can be written is not asked for.
+        let mut polled = [PollFd::new(&stdout, PollFlags::empty())];
+        match poll(&mut polled, None) {
+            Ok(_) if polled[0].revents().is_empty() => {}
+            Ok(_) => return Ok(()),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
