@@ -11,10 +11,11 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use launcher::api::{self, Refusal};
+use launcher::api::{self, RefusalCode};
 use launcher::config::Diagnostics;
 use launcher::sys::unix_path::connect_within;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
 
 use super::body::{self, Body};
 
@@ -92,10 +93,10 @@ pub(crate) enum Failure {
         hint: String,
     },
     /// It refused.
-    #[error("{}", refusal.error)]
+    #[error("{}", refused.error)]
     Refused {
         /// Its words.
-        refusal: Refusal,
+        refused: Refused,
     },
     /// Standard output cannot be written.
     #[error("the output cannot be written: {0}")]
@@ -109,6 +110,23 @@ pub(crate) enum Failure {
     /// It cannot be told whether the master still lives.
     #[error("the launcher's process cannot be watched: {0}")]
     Watch(io::Error),
+}
+
+/// An [`api::Refusal`] of this master or of a newer one.
+#[derive(Debug, PartialEq, Eq, Deserialize)]
+pub(crate) struct Refused {
+    /// Its kind; `None`: one that is not known here.
+    #[serde(deserialize_with = "kind")]
+    pub(crate) code: Option<RefusalCode>,
+    /// What is wrong and what to do.
+    pub(crate) error: String,
+    /// A name that was probably meant.
+    pub(crate) suggestion: Option<String>,
+}
+
+fn kind<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<RefusalCode>, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    Ok(serde_json::from_value(serde_json::Value::String(name)).ok())
 }
 
 /// Where a running launcher is steered.
@@ -165,7 +183,12 @@ impl Master {
     }
 
     fn connect(&self) -> Result<UnixStream, Failure> {
-        connect_within(&self.socket, AT_ONCE).map_err(|error| match error.kind() {
+        connect_within(&self.socket, AT_ONCE).map_err(|error| self.unconnected(error))
+    }
+
+    /// Why there is no connection.
+    fn unconnected(&self, error: io::Error) -> Failure {
+        match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::NotADirectory => {
                 // The place of the default depends on who looks; one that is written down does not.
                 let hint = match self.state_dir.starts_with("/tmp") || self.state_dir.starts_with("/run") {
@@ -179,7 +202,7 @@ impl Master {
             }
             _ if timed_out(&error) => Failure::Silent { socket: self.socket.clone() },
             _ => Failure::Unreachable { socket: self.socket.clone(), source: error },
-        })
+        }
     }
 
     /// Whose the launcher is, as far as its files can be seen.
@@ -244,8 +267,8 @@ impl Exchange {
             return Ok(answer);
         }
         let body = answer.whole()?;
-        Err(match serde_json::from_slice::<Refusal>(&body) {
-            Ok(refusal) => Failure::Refused { refusal },
+        Err(match serde_json::from_slice::<Refused>(&body) {
+            Ok(refused) => Failure::Refused { refused },
             Err(_) => nonsense(&answer.socket, format!("status {}: {}", head.status, quote(&body))),
         })
     }
@@ -388,6 +411,18 @@ mod tests {
     fn a_name_stays_one_segment_whatever_is_in_it() {
         assert_eq!(segment("my-app_1.~"), "my-app_1.~");
         assert_eq!(segment("../a b?\r\nß"), "..%2Fa%20b%3F%0D%0A%C3%9F");
+    }
+
+    #[test]
+    fn one_who_may_not_connect_is_told_whose_the_launcher_is() {
+        let place = tempfile::tempdir().expect("directory");
+        let state_dir = place.path().to_owned();
+        let master = Master { config: "config.yaml".into(), socket: api::socket(&state_dir), state_dir };
+        let denied = master.unconnected(io::ErrorKind::PermissionDenied.into());
+        let text = denied.to_string();
+        let uid = place.path().metadata().expect("exists").uid();
+        assert!(text.contains(&format!("uid {uid}")) && text.contains("root may steer it"), "{text}");
+        assert_eq!(denied.ended(), super::super::Ended::Failed);
     }
 
     #[test]

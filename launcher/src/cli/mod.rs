@@ -62,12 +62,11 @@ impl Failure {
         match self {
             Failure::Configuration(_) => Ended::Misuse,
             Failure::NotRunning { .. } => Ended::NotRunning,
-            Failure::Refused { refusal } => match refusal.code {
-                RefusalCode::UnknownService | RefusalCode::BadRequest | RefusalCode::BadConfiguration => Ended::Misuse,
-                RefusalCode::NotFound
-                | RefusalCode::MethodNotAllowed
-                | RefusalCode::Conflict
-                | RefusalCode::Stopping => Ended::Failed,
+            Failure::Refused { refused } => match refused.code {
+                Some(RefusalCode::UnknownService | RefusalCode::BadRequest | RefusalCode::BadConfiguration) => {
+                    Ended::Misuse
+                }
+                _ => Ended::Failed,
             },
             Failure::ReaderLeft => Ended::Done,
             _ => Ended::Failed,
@@ -82,12 +81,12 @@ impl Failure {
                 print_diagnostics(diagnostics);
                 say("to name the configuration of the launcher that is meant: -c FILE");
             }
-            Failure::Refused { refusal } => {
-                let hint = match refusal.suggestion.as_deref() {
-                    Some(name) if !refusal.error.contains(name) => format!("; did you mean `{name}`?"),
+            Failure::Refused { refused } => {
+                let hint = match refused.suggestion.as_deref() {
+                    Some(name) if !refused.error.contains(&format!("`{name}`")) => format!("; did you mean `{name}`?"),
                     _ => String::new(),
                 };
-                error(&format!("{}{hint}", refusal.error));
+                error(&format!("{}{hint}", refused.error));
             }
             other => error(&other.to_string()),
         }

@@ -195,7 +195,7 @@ pub(crate) fn stop_launcher(config: &Path, now: bool, format: Format) -> Result<
     match master.send("POST", target, None).and_then(|exchange| exchange.answer(None)) {
         Ok(_) | Err(Failure::Cut { .. } | Failure::NotRunning { .. }) => {}
         // Somebody else has asked for it.
-        Err(Failure::Refused { refusal }) if refusal.code == RefusalCode::Stopping => {}
+        Err(Failure::Refused { refused }) if refused.code == Some(RefusalCode::Stopping) => {}
         Err(failure) => return Err(failure),
     }
     let order = Order::StopLauncher { now };

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
-use launcher::api::{Record, Status};
+use launcher::api::{Record, Service, Status};
 use launcher::sys::process::Stranger;
 use launcher::sys::stdio;
 
@@ -63,6 +63,10 @@ impl Part {
 /// Show it.
 pub(crate) fn show(config: &Path, source: Source, part: &Part, format: Format) -> Result<Ended, Failure> {
     let master = Master::of(config)?;
+    for name in &part.services {
+        // Of a service that there is not, there would be nothing, and no word why.
+        master.get::<Service>(&format!("/v1/services/{}", segment(name)))?;
+    }
     // Whose end is waited for when the stream ends.
     let process = match part.follow {
         true => Stranger::find(master.get::<Status>("/v1/status")?.pid).map_err(Failure::Watch)?,

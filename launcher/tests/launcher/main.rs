@@ -5,6 +5,7 @@
 
 mod admin;
 mod both_builds;
+mod cli;
 mod configuration;
 mod control_api;
 mod crash;

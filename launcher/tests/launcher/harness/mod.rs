@@ -5,6 +5,7 @@
 //! vain fails with the whole story. Nothing here retries.
 
 pub(crate) mod control;
+pub(crate) mod fake_master;
 pub(crate) mod guests;
 pub(crate) mod http;
 pub(crate) mod launcher;
@@ -13,6 +14,7 @@ pub(crate) mod peer;
 pub(crate) mod process;
 pub(crate) mod schema;
 pub(crate) mod site;
+pub(crate) mod terminal;
 
 use std::time::Duration;
 
