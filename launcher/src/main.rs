@@ -38,7 +38,8 @@ enum Command {
     /// Show services and workers of the running launcher
     #[command(visible_aliases = ["ps", "ls"])]
     Status {
-        /// Only these
+        /// Only these [default: all]
+        #[arg(value_name = "SERVICE")]
         services: Vec<String>,
         #[command(flatten)]
         which: Which,
@@ -47,26 +48,30 @@ enum Command {
     },
     /// Take up changed files: a new generation takes over when it is ready
     Reload {
-        /// Only these
+        /// Only these [default: all]
+        #[arg(value_name = "SERVICE")]
         services: Vec<String>,
         #[command(flatten)]
         order: OrderArgs,
     },
     /// Replace every worker by a new one of the same generation, without a gap
     Restart {
-        /// Only these
+        /// Only these [default: all]
+        #[arg(value_name = "SERVICE")]
         services: Vec<String>,
         #[command(flatten)]
         order: OrderArgs,
     },
     /// Return to the generation that served before
     Rollback {
+        /// This one
         service: String,
         #[command(flatten)]
         order: OrderArgs,
     },
     /// Run more or fewer workers
     Scale {
+        /// This one
         service: String,
         /// So many, or so many more or fewer
         #[arg(value_name = "N|+N|-N", allow_negative_numbers = true, value_parser = workers)]
@@ -76,7 +81,8 @@ enum Command {
     },
     /// Stop services, or the launcher itself; returns when they are gone
     Stop {
-        /// These; none: the launcher
+        /// These [default: the launcher itself]
+        #[arg(value_name = "SERVICE")]
         services: Vec<String>,
         /// Do not finish what is in flight
         #[arg(long, conflicts_with = "services")]
@@ -88,14 +94,16 @@ enum Command {
     },
     /// Start services that were stopped
     Start {
-        #[arg(required = true)]
+        /// These
+        #[arg(value_name = "SERVICE", required = true)]
         services: Vec<String>,
         #[command(flatten)]
         order: OrderArgs,
     },
     /// Show what workers and the launcher have written
     Logs {
-        /// Only of these
+        /// Only of these [default: of all, and of the launcher]
+        #[arg(value_name = "SERVICE")]
         services: Vec<String>,
         #[command(flatten)]
         part: PartArgs,

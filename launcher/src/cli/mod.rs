@@ -38,12 +38,11 @@ pub(crate) enum Ended {
     RolledBack,
 }
 
-/// How results are shown.
+/// How results are shown: for people, or for programs as one object, of a stream one a line. (Comments on the variants
+/// would be shown in the help.)
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Format {
-    /// For people
     Table,
-    /// For programs: one object, or one a line
     Json,
 }
 
