@@ -20,5 +20,6 @@ mod output;
 mod sandbox;
 mod serving;
 mod static_files;
+mod steering;
 mod stop;
 mod streaming;
