@@ -8,6 +8,7 @@ use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use crate::channel::Plugin;
@@ -107,7 +108,11 @@ impl Cache {
     }
 
     fn write(&self, path: &Path, contents: &mut dyn Read) -> io::Result<()> {
-        let unfinished = path.with_extension(format!("{}.unfinished", std::process::id()));
+        // A name of its own for each: services with the same plugin keep the same entry at the same time. With one name
+        // for both, one's description ended up in the other's code, and nothing that found it could start.
+        static WRITTEN: AtomicU64 = AtomicU64::new(0);
+        let (process, number) = (std::process::id(), WRITTEN.fetch_add(1, Ordering::Relaxed));
+        let unfinished = path.with_extension(format!("{process}-{number}.unfinished"));
         let written = file::create_own(&unfinished).and_then(|mut file| {
             io::copy(contents, &mut file)?;
             file.flush()?;
@@ -161,6 +166,26 @@ mod tests {
         let (plugin, file) = cache.find("aa").expect("found");
         assert_eq!((plugin, io::read_to_string(file).expect("read")), (Plugin::Native, "code".to_owned()));
         assert!(cache.find("ab").is_none());
+    }
+
+    #[test]
+    fn an_entry_that_is_kept_by_several_at_once_is_never_a_mixture() {
+        let place = directory();
+        let cache = Cache::open(&place.path().join("cache"), 1).expect("opens");
+        let code = vec![b'x'; 256 << 10];
+        let keep = || cache.keep("aa", &Plugin::Native, &mut code.as_slice()).expect("kept");
+        keep();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..10).for_each(|_| keep()));
+            }
+            for _ in 0..40 {
+                let (plugin, file) = cache.find("aa").expect("found");
+                let mut found = Vec::new();
+                (&file).read_to_end(&mut found).expect("read");
+                assert!(plugin == Plugin::Native && found == code, "{} bytes", found.len());
+            }
+        });
     }
 
     #[test]
