@@ -190,8 +190,12 @@ impl Master {
     fn unconnected(&self, error: io::Error) -> Failure {
         match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::NotADirectory => {
-                // The place of the default depends on who looks; one that is written down does not.
-                let hint = match self.state_dir.starts_with("/tmp") || self.state_dir.starts_with("/run") {
+                // The default beside the configuration could not be written by us: so it depends on who looks.
+                let fallen_back = self
+                    .state_dir
+                    .file_name()
+                    .is_some_and(|name| name.to_str().is_some_and(|name| name.starts_with("launcher-")));
+                let hint = match fallen_back {
                     true => " (if another user runs it, its state directory is elsewhere: set `master.state_dir`)",
                     false => "",
                 };

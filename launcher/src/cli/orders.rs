@@ -151,7 +151,7 @@ fn tell(order: &Order, outcomes: &Outcomes, format: Format) -> Result<(), Failur
 pub(super) fn tell_each(order: &Order, outcomes: &[Outcome]) -> Result<(), Failure> {
     let (stdout, stderr) = (Colours::of(&io::stdout()), Colours::of(&io::stderr()));
     for outcome in outcomes {
-        let text = words::Escaped(&sentence(order, outcome)).to_string();
+        let text = words::escaped_lines(&sentence(order, outcome));
         match outcome.result {
             OutcomeResult::Failed | OutcomeResult::RolledBack => {
                 eprintln!("{} {text}", stderr.paint(Colour::Red, "error:"));
@@ -168,13 +168,19 @@ pub(super) fn tell_each(order: &Order, outcomes: &[Outcome]) -> Result<(), Failu
 fn sentence(order: &Order, outcome: &Outcome) -> String {
     let Outcome { service, result, generation, reason, took_ms } = outcome;
     let took = words::took(*took_ms);
-    let generation =
-        generation.map_or_else(|| "the new generation".to_owned(), |number| format!("generation {number}"));
     let why = reason.as_deref().map_or_else(String::new, |reason| format!(": {reason}"));
     match result {
         OutcomeResult::Accepted => format!("{service}: {} begun{why}", order.verb()),
-        OutcomeResult::Promoted => format!("{service}: {generation} serves, after {took}{why}"),
-        OutcomeResult::RolledBack => format!("{service}: {generation} was rolled back after {took}{why}"),
+        OutcomeResult::Promoted => match generation {
+            Some(generation) => format!("{service}: generation {generation} serves, after {took}{why}"),
+            None => format!("{service}: serves, after {took}{why}"),
+        },
+        OutcomeResult::RolledBack => match generation {
+            Some(generation) => format!("{service}: generation {generation} was rolled back after {took}{why}"),
+            // Refused before it was one.
+            None => format!("{service}: not reloaded, after {took}{why}"),
+        },
+        OutcomeResult::Unchanged if *order == Order::Apply => format!("{service}: needs no new generation{why}"),
         OutcomeResult::Unchanged => format!("{service}: nothing has changed{why}"),
         OutcomeResult::Restarted => format!("{service}: every worker was replaced, after {took}{why}"),
         OutcomeResult::Scaled => format!("{service}: scaled, after {took}{why}"),

@@ -162,7 +162,7 @@ fn sentence(record: &Record, now: SystemTime, colours: Colours) -> String {
         _ => Colour::Plain,
     };
     let text = record.message.as_deref().or(record.event.as_deref()).unwrap_or("(nothing was said)");
-    format!("{time} {name}: {}", colours.paint(colour, &Escaped(text).to_string()))
+    format!("{time} {name}: {}", colours.paint(colour, &words::escaped_lines(text)))
 }
 
 #[cfg(test)]

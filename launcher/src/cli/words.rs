@@ -90,9 +90,17 @@ fn turns(character: char) -> bool {
     matches!(character, '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
 }
 
-/// The same for a text of several lines.
+/// The same for a text of several lines. Those after the first are indented, so that none passes for another message.
 pub(crate) fn escaped_lines(text: &str) -> String {
-    text.lines().map(|line| Escaped(line).to_string()).collect::<Vec<_>>().join("\n")
+    text.lines().map(|line| Escaped(line).to_string()).collect::<Vec<_>>().join("\n    ")
+}
+
+/// The first line of a text, and that there are more.
+pub(crate) fn first_line(text: &str) -> String {
+    match text.trim_end().split_once('\n') {
+        Some((first, _)) => format!("{} …", first.trim_end()),
+        None => text.trim_end().to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -145,6 +153,7 @@ mod tests {
     fn foreign_text_cannot_move_the_cursor_or_turn_the_line() {
         let hostile = "a\tb\x1b[2J\u{9b}31m\r\u{202E}x\u{7f}";
         assert_eq!(Escaped(hostile).to_string(), "a\tb\\u{1b}[2J\\u{9b}31m\\r\\u{202e}x\\u{7f}");
-        assert_eq!(escaped_lines("one\n\x1btwo\n"), "one\n\\u{1b}two");
+        assert_eq!(escaped_lines("one\n\x1btwo\n"), "one\n    \\u{1b}two");
+        assert_eq!([first_line("one\r\ntwo"), first_line("one\n"), first_line("")], ["one …", "one", ""]);
     }
 }

@@ -184,7 +184,7 @@ fn a_refusal_is_told_in_the_masters_words_and_its_kind_decides_the_code() {
         let _master = always(&site, response(status, &body));
         let output = site.output(["reload", "ap", "--wait", "-o", "json"]);
         assert_eq!((code(&output), stdout(&output)), (expected, ""), "{kind}: {output:?}");
-        assert_eq!(stderr(&output), "error: this is\nwhy \\u{1b}[2J; did you mean `api`?\n", "{kind}");
+        assert_eq!(stderr(&output), "error: this is\n    why \\u{1b}[2J; did you mean `api`?\n", "{kind}");
     }
 }
 
