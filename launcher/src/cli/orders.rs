@@ -11,7 +11,7 @@ use launcher::sys::process::Stranger;
 use super::client::{Exchange, Failure, Master, segment};
 use super::progress::Progress;
 use super::table::{Colour, Colours};
-use super::{Ended, Format, Wait, print, print_json, say, words};
+use super::{Ended, Format, Wait, print, print_json, words};
 
 /// How often a process that cannot be watched is asked for.
 const TICK: Duration = Duration::from_millis(500);
@@ -223,7 +223,10 @@ pub(crate) fn stop_launcher(config: &Path, now: bool, format: Format) -> Result<
     drop(progress);
     let took_ms = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
     match format {
-        Format::Table => say(&format!("the launcher has stopped: pid {}, after {}", status.pid, words::took(took_ms))),
+        Format::Table => {
+            let text = format!("the launcher has stopped: pid {}, after {}\n", status.pid, words::took(took_ms));
+            print(text.as_bytes())?;
+        }
         Format::Json => {
             let outcome = |service: &Service| Outcome {
                 service: service.name.clone(),

@@ -85,12 +85,13 @@ fn status_has_the_fields_of_the_contract() {
         assert_eq!(workers.len() as u64, service["wanted"].as_u64().expect("a number"));
         for (slot, worker) in workers.iter().enumerate() {
             assert_eq!((worker["slot"].as_u64(), worker["state"].as_str()), (Some(slot as u64), Some("ready")));
-            for number in ["id", "pid", "generation", "restarts", "connections", "accepted", "requests", "pss_bytes"] {
+            for number in ["id", "pid", "generation", "restarts", "connections", "accepted", "requests"] {
                 assert!(worker[number].is_u64(), "{number}: {worker}");
             }
-            for number in ["uptime_s", "cpu_s"] {
-                assert!(worker[number].is_f64(), "{number}: {worker}");
-            }
+            assert!(worker["uptime_s"].is_f64(), "{worker}");
+            // The system may not tell.
+            assert!(worker["pss_bytes"].is_u64() || worker["pss_bytes"].is_null(), "{worker}");
+            assert!(worker["cpu_s"].is_f64() || worker["cpu_s"].is_null(), "{worker}");
             assert!(worker["last_exit"].is_null(), "{worker}");
         }
     }
@@ -265,7 +266,7 @@ fn stop_returns_when_the_launcher_is_gone() {
     let told = run(&site, 0, &["stop"]);
     assert!(!process::runs(launcher.pid()), "it runs on: {told:?}");
     assert_eq!(launcher.exit().code(), Some(0));
-    assert!(text(&told.stderr).contains(&format!("pid {}", launcher.pid())), "{told:?}");
+    assert!(text(&told.stdout).contains(&format!("pid {}", launcher.pid())), "{told:?}");
     run(&site, 3, &["stop"]);
     let mut next = site.run(THREE);
     assert_eq!(json(&site, 0, &["stop", "--now"])["outcomes"].as_array().map(Vec::len), Some(3));
