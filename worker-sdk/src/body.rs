@@ -68,6 +68,8 @@ pub struct Body {
 enum Inner {
     Empty,
     Full(Bytes),
+    /// Apart from `Full`, because the worker need not copy it.
+    Static(&'static [u8]),
     Incoming(Incoming),
     Boxed(Pin<Box<dyn HttpBody<Data = Bytes, Error = Error> + Send>>),
 }
@@ -77,6 +79,7 @@ enum Inner {
 pub(crate) enum Parts {
     Empty,
     Full(Bytes),
+    Static(&'static [u8]),
     Incoming(Incoming),
     Stream(Body),
 }
@@ -224,6 +227,7 @@ impl Body {
         match self.inner {
             Inner::Empty => Parts::Empty,
             Inner::Full(bytes) => Parts::Full(bytes),
+            Inner::Static(bytes) => Parts::Static(bytes),
             Inner::Incoming(incoming) => Parts::Incoming(incoming),
             inner => Parts::Stream(Body { inner, peer: self.peer }),
         }
@@ -256,6 +260,7 @@ impl std::fmt::Debug for Body {
         match &self.inner {
             Inner::Empty => f.write_str("Body(empty)"),
             Inner::Full(bytes) => write!(f, "Body({} bytes)", bytes.len()),
+            Inner::Static(bytes) => write!(f, "Body({} bytes)", bytes.len()),
             _ => f.write_str("Body(stream)"),
         }
     }
@@ -269,13 +274,13 @@ impl From<Bytes> for Body {
 
 impl From<&'static str> for Body {
     fn from(text: &'static str) -> Body {
-        Bytes::from_static(text.as_bytes()).into()
+        text.as_bytes().into()
     }
 }
 
 impl From<&'static [u8]> for Body {
     fn from(bytes: &'static [u8]) -> Body {
-        Bytes::from_static(bytes).into()
+        Body::from_inner(if bytes.is_empty() { Inner::Empty } else { Inner::Static(bytes) })
     }
 }
 
@@ -309,6 +314,11 @@ impl HttpBody for Body {
                 self.inner = Inner::Empty;
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
+            Inner::Static(bytes) => {
+                let bytes = Bytes::from_static(bytes);
+                self.inner = Inner::Empty;
+                Poll::Ready(Some(Ok(Frame::data(bytes))))
+            }
             Inner::Incoming(incoming) => incoming.poll_frame(context),
             Inner::Boxed(body) => body.as_mut().poll_frame(context),
         }
@@ -326,6 +336,7 @@ impl HttpBody for Body {
         match &self.inner {
             Inner::Empty => SizeHint::with_exact(0),
             Inner::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Inner::Static(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Inner::Incoming(incoming) => incoming.len().map_or_else(SizeHint::default, SizeHint::with_exact),
             Inner::Boxed(body) => body.size_hint(),
         }

@@ -5,12 +5,12 @@
 use std::fmt::Display;
 use std::future::Future;
 
-use crate::{Request, Response};
+use crate::{IntoResponse, Request};
 
 /// The author's functions under fixed names.
 pub trait Http: 'static {
-    /// The handler.
-    fn handle(request: Request) -> impl Future<Output = Response> + Send + 'static;
+    /// The handler. Its future as it is: one that wraps it would hold, and move, the request once more.
+    fn handle(request: Request) -> impl Future<Output: IntoResponse> + Send + 'static;
     /// The start hook; the reason of a failure is for a person.
     fn start() -> impl Future<Output = Result<(), String>>;
     /// The stop hook.
@@ -45,8 +45,8 @@ macro_rules! __http {
             impl $crate::export::Http for Export {
                 fn handle(
                     request: $crate::Request,
-                ) -> impl ::core::future::Future<Output = $crate::Response> + Send + 'static {
-                    async move { $crate::IntoResponse::into_response($handle(request).await) }
+                ) -> impl ::core::future::Future<Output: $crate::IntoResponse> + Send + 'static {
+                    $handle(request)
                 }
                 async fn start() -> ::core::result::Result<(), ::std::string::String> {
                     $( $crate::export::StartOutcome::outcome($start().await)?; )?

@@ -44,14 +44,19 @@ pub trait IntoResponse {
     fn into_response(self) -> Response;
 }
 
-fn typed(body: Body, content_type: &'static str) -> Response {
+fn typed(body: Body, content_type: HeaderValue) -> Response {
     let mut response = Response::new(body);
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response.headers_mut().insert(header::CONTENT_TYPE, content_type);
     response
 }
 
-const TEXT: &str = "text/plain; charset=utf-8";
-const BINARY: &str = "application/octet-stream";
+fn text(body: Body) -> Response {
+    typed(body, const { HeaderValue::from_static("text/plain; charset=utf-8") })
+}
+
+fn binary(body: Body) -> Response {
+    typed(body, const { HeaderValue::from_static("application/octet-stream") })
+}
 
 impl IntoResponse for () {
     fn into_response(self) -> Response {
@@ -67,13 +72,13 @@ impl IntoResponse for Infallible {
 
 impl IntoResponse for &'static str {
     fn into_response(self) -> Response {
-        typed(Body::from(self), TEXT)
+        text(Body::from(self))
     }
 }
 
 impl IntoResponse for String {
     fn into_response(self) -> Response {
-        typed(Body::from(self), TEXT)
+        text(Body::from(self))
     }
 }
 
@@ -88,19 +93,19 @@ impl IntoResponse for Cow<'static, str> {
 
 impl IntoResponse for Bytes {
     fn into_response(self) -> Response {
-        typed(Body::from(self), BINARY)
+        binary(Body::from(self))
     }
 }
 
 impl IntoResponse for Vec<u8> {
     fn into_response(self) -> Response {
-        typed(Body::from(self), BINARY)
+        binary(Body::from(self))
     }
 }
 
 impl IntoResponse for &'static [u8] {
     fn into_response(self) -> Response {
-        typed(Body::from(self), BINARY)
+        binary(Body::from(self))
     }
 }
 
@@ -236,7 +241,7 @@ impl<T: serde_core::de::DeserializeOwned> Json<T> {
 impl<T: serde_core::Serialize> IntoResponse for Json<T> {
     fn into_response(self) -> Response {
         match serde_json::to_vec(&self.0) {
-            Ok(text) => typed(Body::from(text), "application/json"),
+            Ok(text) => typed(Body::from(text), const { HeaderValue::from_static("application/json") }),
             Err(error) => failed(&error),
         }
     }

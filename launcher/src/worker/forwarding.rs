@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use ::http::header::FORWARDED;
 use ::http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 
-use super::http::RequestBody;
+use super::http::{Peer, RequestBody};
 use super::plugin::{Failure, HttpPlugin};
 use crate::channel::Forwarded;
 use crate::sys::accept::PeerAddress;
@@ -42,26 +42,32 @@ impl<P: HttpPlugin> HttpPlugin for Forwarding<P> {
 
     const ABSOLUTE_URI: bool = P::ABSOLUTE_URI;
 
+    #[inline]
+    fn prepare(&self, headers: &mut HeaderMap, peer: &Peer) {
+        if self.forwarded != Forwarded::Off {
+            name_peer(headers, peer, self.forwarded);
+        }
+        self.plugin.prepare(headers, peer);
+    }
+
     // Inlined, or the request is copied once more on its way.
     #[inline(always)]
     fn handle(
         &self,
-        mut request: Request<RequestBody>,
+        request: Request<RequestBody>,
+        peer: &Peer,
     ) -> impl Future<Output = Result<Response<Self::Body>, Failure>> + Send + use<P> {
-        if self.forwarded != Forwarded::Off {
-            name_peer(&mut request, self.forwarded);
-        }
-        self.plugin.handle(request)
+        self.plugin.handle(request, peer)
     }
 }
 
 #[cold]
-fn name_peer(request: &mut Request<RequestBody>, how: Forwarded) {
-    let client = match request.body().peer().address {
+fn name_peer(headers: &mut HeaderMap, peer: &Peer, how: Forwarded) {
+    let client = match peer.address {
         PeerAddress::Inet(address) => Some(address),
         PeerAddress::Unix => None,
     };
-    name_client(request.headers_mut(), client, how);
+    name_client(headers, client, how);
 }
 
 fn name_client(headers: &mut HeaderMap, client: Option<SocketAddr>, how: Forwarded) {

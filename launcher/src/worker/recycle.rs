@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use ::http::{Request, Response};
+use ::http::{HeaderMap, Request, Response};
 use tokio::sync::Notify;
 
-use super::http::RequestBody;
+use super::http::{Peer, RequestBody};
 use super::plugin::{Failure, HttpPlugin};
 use crate::channel::Limits;
 
@@ -94,16 +94,22 @@ impl<P: HttpPlugin> HttpPlugin for Recycling<P> {
 
     const ABSOLUTE_URI: bool = P::ABSOLUTE_URI;
 
+    #[inline]
+    fn prepare(&self, headers: &mut HeaderMap, peer: &Peer) {
+        if let Some(memory) = &self.memory {
+            memory.look();
+        }
+        self.plugin.prepare(headers, peer);
+    }
+
     // Inlined, or the request is copied once more on its way.
     #[inline(always)]
     fn handle(
         &self,
         request: Request<RequestBody>,
+        peer: &Peer,
     ) -> impl Future<Output = Result<Response<Self::Body>, Failure>> + Send + use<P> {
-        if let Some(memory) = &self.memory {
-            memory.look();
-        }
-        self.plugin.handle(request)
+        self.plugin.handle(request, peer)
     }
 }
 

@@ -19,6 +19,7 @@ pub use wasip2;
 use wasip2::clocks::monotonic_clock::subscribe_duration;
 use wasip2::http::types::{ErrorCode, IncomingRequest, ResponseOutparam};
 
+use crate::IntoResponse;
 use crate::export::Http;
 
 pub(crate) use incoming::Incoming;
@@ -36,7 +37,9 @@ pub fn handle<P: Http>(request: IncomingRequest, out: ResponseOutparam) {
         return;
     }
     match incoming::import(request) {
-        Ok(request) => executor::block_on(async { outgoing::send(P::handle(request).await, out).await }),
+        Ok(request) => {
+            executor::block_on(async { outgoing::send(P::handle(request).await.into_response(), out).await })
+        }
         Err(error) => ResponseOutparam::set(out, Err(error)),
     }
 }

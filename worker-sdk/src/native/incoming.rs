@@ -3,11 +3,11 @@
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
+use http::{HeaderName, HeaderValue, Method, Uri, Version, header};
 use http_body::Frame;
 
 use super::buffer::Chunk;
-use super::waker;
+use super::{spare, waker};
 use crate::{Body, Error, Request, abi};
 
 /// A request's body, pulled from the host.
@@ -84,35 +84,52 @@ pub(super) fn import(request: &mut abi::Request) -> Option<Request> {
     // SAFETY: every text of the request is constant until `handle` returns; nothing here is kept beyond it.
     let text = |text: abi::Str| unsafe { text.get() }.unwrap_or_default();
 
-    let target_text = text(request.target);
-    // The target and all values share one allocation, of which the map's values are slices. Not one for many requests:
-    // a value that a handler keeps would keep the others.
-    let total = fields.iter().map(|field| field.value.len).sum::<usize>().checked_add(target_text.len())?;
-    let mut all = Vec::with_capacity(total);
-    all.extend_from_slice(target_text);
-    for field in fields {
-        all.extend_from_slice(text(field.value));
-    }
-    let mut all = Bytes::from(all);
-    let target = all.split_to(target_text.len());
-    let mut headers = HeaderMap::with_capacity(fields.len());
-    for field in fields {
-        let value = all.split_to(field.value.len);
-        let name = HeaderName::from_bytes(text(field.name)).ok()?;
-        headers.append(name, HeaderValue::from_maybe_shared(value).ok()?);
-    }
-
     let mut imported = Request::new(body);
     match text(request.method) {
         b"GET" => {}
         method => *imported.method_mut() = Method::from_bytes(method).ok()?,
     }
-    *imported.uri_mut() = Uri::from_maybe_shared(target).ok()?;
+    match text(request.target) {
+        // What a fresh request has.
+        b"/" => {}
+        target => *imported.uri_mut() = Uri::from_maybe_shared(Bytes::copy_from_slice(target)).ok()?,
+    }
     *imported.version_mut() = match request.version {
         10 => Version::HTTP_10,
         20 => Version::HTTP_2,
         _ => Version::HTTP_11,
     };
-    *imported.headers_mut() = headers;
+    let headers = imported.headers_mut();
+    // What was there is empty and owns nothing, which its destructor does not know.
+    std::mem::forget(std::mem::replace(headers, spare::take_map()));
+    headers.reserve(fields.len());
+    for field in fields {
+        // An allocation for each: values that share one cost as much for their counting, and a value that a handler
+        // keeps would keep the others.
+        let value = Bytes::copy_from_slice(text(field.value));
+        // SAFETY: the value must be one of HTTP's: the contract says that the host has validated it.
+        let value = unsafe { HeaderValue::from_maybe_shared_unchecked(value) };
+        headers.append(name(text(field.name))?, value);
+    }
     Some(imported)
+}
+
+/// A header's name. Comparing with the few that nearly every request has is much cheaper than parsing.
+fn name(name: &[u8]) -> Option<HeaderName> {
+    Some(match name {
+        b"host" => header::HOST,
+        b"accept" => header::ACCEPT,
+        b"cookie" => header::COOKIE,
+        b"origin" => header::ORIGIN,
+        b"referer" => header::REFERER,
+        b"connection" => header::CONNECTION,
+        b"user-agent" => header::USER_AGENT,
+        b"content-type" => header::CONTENT_TYPE,
+        b"authorization" => header::AUTHORIZATION,
+        b"cache-control" => header::CACHE_CONTROL,
+        b"content-length" => header::CONTENT_LENGTH,
+        b"accept-encoding" => header::ACCEPT_ENCODING,
+        b"accept-language" => header::ACCEPT_LANGUAGE,
+        name => HeaderName::from_bytes(name).ok()?,
+    })
 }

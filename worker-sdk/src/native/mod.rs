@@ -14,6 +14,7 @@ mod incoming;
 mod outgoing;
 #[cfg(feature = "tokio")]
 pub(crate) mod runtime;
+mod spare;
 mod waker;
 
 use std::any::Any;
@@ -26,6 +27,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 
+use crate::IntoResponse;
 use crate::abi;
 use crate::export::Http;
 use crate::log::Level;
@@ -202,9 +204,9 @@ unsafe extern "C" fn handle<P: Http>(
             return abi::ERROR;
         };
         let _entered = entered();
-        let future = P::handle(request);
+        let slot = Box::pin(Some(P::handle(request)));
         // SAFETY: `response` and `call` are the host's, and ours to fill until this function returns.
-        unsafe { begin(future, waker, response, call) }
+        unsafe { begin(slot, waker, response, call) }
     })
 }
 
@@ -213,18 +215,23 @@ type Slot<F> = Option<F>;
 
 /// # Safety
 /// `response` and `call` can be written.
-unsafe fn begin<F>(future: F, waker: abi::Waker, response: *mut abi::Response, call: *mut abi::Call) -> i32
+#[inline]
+unsafe fn begin<F>(
+    mut slot: Pin<Box<Slot<F>>>,
+    waker: abi::Waker,
+    response: *mut abi::Response,
+    call: *mut abi::Call,
+) -> i32
 where
-    F: Future<Output = crate::Response> + Send + 'static,
+    F: Future<Output: IntoResponse> + Send + 'static,
 {
-    let mut slot: Pin<Box<Slot<F>>> = Box::pin(Some(future));
     let Some(future) = slot.as_mut().as_pin_mut() else {
         return abi::ERROR;
     };
     match waker::with_context(waker, |context| future.poll(context)) {
         Poll::Ready(done) => {
             // SAFETY: this function's requirement.
-            unsafe { response.write(outgoing::export(done)) };
+            unsafe { response.write(outgoing::export(done.into_response())) };
             abi::READY
         }
         Poll::Pending => {
@@ -242,7 +249,7 @@ where
 
 unsafe extern "C" fn poll_call<F>(data: *mut c_void, waker: abi::Waker, response: *mut abi::Response) -> i32
 where
-    F: Future<Output = crate::Response> + Send + 'static,
+    F: Future<Output: IntoResponse> + Send + 'static,
 {
     guard(|| {
         // SAFETY: `data` is the slot that `begin` leaked, alive until `drop_call`, polled by one thread at a time,
@@ -257,7 +264,7 @@ where
             Poll::Ready(done) => {
                 slot.set(None);
                 // SAFETY: the host's response is ours to fill until this function returns.
-                unsafe { response.write(outgoing::export(done)) };
+                unsafe { response.write(outgoing::export(done.into_response())) };
                 abi::READY
             }
         }

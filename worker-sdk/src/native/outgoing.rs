@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::Body as _;
 
-use super::{buffer, entered, guard, release, waker};
+use super::{buffer, entered, guard, release, spare, waker};
 use crate::body::Parts;
 use crate::{Body, Response, abi};
 
@@ -16,11 +16,17 @@ use crate::{Body, Response, abi};
 const INLINE: usize = 4;
 
 /// What the views of an exported response point into; on the heap, so that it does not move.
-struct Head {
+pub(super) struct Head {
     headers: HeaderMap,
     body: Bytes,
     few: [abi::Header; INLINE],
     many: Vec<abi::Header>,
+}
+
+impl Default for Head {
+    fn default() -> Head {
+        Head { headers: HeaderMap::new(), body: Bytes::new(), few: [abi::Header::EMPTY; INLINE], many: Vec::new() }
+    }
 }
 
 fn view((name, value): (&HeaderName, &HeaderValue)) -> abi::Header {
@@ -35,6 +41,10 @@ pub(super) fn export(response: Response) -> abi::Response {
     match body.into_parts() {
         Parts::Empty => {}
         Parts::Full(full) => bytes = full,
+        Parts::Static(text) => {
+            out.bytes = abi::Str::new(text);
+            out.flags = abi::STATIC;
+        }
         // The host's own stream, straight back: it recognises it and takes us out of the way.
         Parts::Incoming(incoming) => out.body = incoming.into_raw(),
         Parts::Stream(stream) => out.body = export_body(stream),
@@ -42,10 +52,14 @@ pub(super) fn export(response: Response) -> abi::Response {
     if parts.headers.is_empty() && bytes.is_empty() {
         return out;
     }
-    let mut head =
-        Box::new(Head { headers: parts.headers, body: bytes, few: [abi::Header::EMPTY; INLINE], many: Vec::new() });
+    let mut head = spare::take_head().unwrap_or_default();
+    // What was there is empty and owns nothing, which its destructor does not know.
+    std::mem::forget(std::mem::replace(&mut head.headers, parts.headers));
+    head.body = bytes;
     let Head { headers, body, few, many } = &mut *head;
-    out.bytes = abi::Str::new(body);
+    if !body.is_empty() {
+        out.bytes = abi::Str::new(body);
+    }
     out.headers_len = headers.len();
     if headers.len() <= INLINE {
         for (slot, field) in few.iter_mut().zip(headers.iter()) {
@@ -68,7 +82,18 @@ pub(super) fn export(response: Response) -> abi::Response {
 
 unsafe extern "C" fn release_head(owner: *mut c_void) {
     // SAFETY: `owner` is the box that `export` leaked; the host releases a response once.
-    release(unsafe { Box::from_raw(owner.cast::<Head>()) });
+    let mut head = unsafe { Box::from_raw(owner.cast::<Head>()) };
+    guard(|| {
+        // Values and bytes may hold an author's owner (`Bytes::from_owner`), whose drop is the author's code.
+        let _entered = entered();
+        head.body = Bytes::new();
+        spare::keep_map(std::mem::take(&mut head.headers));
+        if head.many.capacity() <= spare::FIELDS {
+            head.many.clear();
+            spare::keep_head(head);
+        }
+        abi::READY
+    });
 }
 
 fn export_body(body: Body) -> abi::Body {

@@ -10,34 +10,30 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
+use super::Event;
 use super::track::Track;
-use super::{Event, Peer};
 
 /// What the client sends after a request's head: data, then perhaps trailers.
 ///
 /// A client that announced `Expect: 100-continue` is told to go on when the body is first polled.
 pub struct RequestBody {
     incoming: Incoming,
-    track: Arc<Track>,
-    number: u64,
+    /// Who is told, with the request's number; nobody needs to know of a body that has nothing to come.
+    told: Option<(Arc<Track>, u64)>,
     ended: bool,
 }
 
 impl RequestBody {
-    pub(super) fn new(incoming: Incoming, track: Arc<Track>, number: u64) -> Self {
-        Self { incoming, track, number, ended: false }
-    }
-
-    /// Who sent the request. It is here and not in the request's extensions because those cost three allocations
-    /// a request.
-    pub fn peer(&self) -> &Peer {
-        &self.track.peer
+    /// `told` is `None` for a body that has ended.
+    #[inline]
+    pub(super) fn new(incoming: Incoming, told: Option<(Arc<Track>, u64)>) -> Self {
+        Self { incoming, told, ended: false }
     }
 }
 
 impl fmt::Debug for RequestBody {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("RequestBody").field("peer", self.peer()).finish_non_exhaustive()
+        formatter.debug_struct("RequestBody").field("ended", &self.ended).finish_non_exhaustive()
     }
 }
 
@@ -51,14 +47,17 @@ impl Body for RequestBody {
             return Poll::Ready(None);
         }
         let polled = Pin::new(&mut self.incoming).poll_frame(cx);
-        match &polled {
-            Poll::Pending => self.track.body_starved(self.number, true),
-            Poll::Ready(Some(frame)) if frame.is_err() || !self.incoming.is_end_stream() => {
-                self.track.body_starved(self.number, false);
-            }
-            Poll::Ready(_) => {
-                self.ended = true;
-                self.track.body_ended(self.number);
+        let going_on = match &polled {
+            Poll::Pending => true,
+            Poll::Ready(Some(frame)) => frame.is_err() || !self.incoming.is_end_stream(),
+            Poll::Ready(None) => false,
+        };
+        self.ended = !going_on;
+        if let Some((track, number)) = &self.told {
+            if going_on {
+                track.body_starved(*number, polled.is_pending());
+            } else {
+                track.body_ended(*number);
             }
         }
         polled
@@ -75,7 +74,9 @@ impl Body for RequestBody {
 
 impl Drop for RequestBody {
     fn drop(&mut self) {
-        self.track.body_dropped(self.number);
+        if let Some((track, number)) = &self.told {
+            track.body_dropped(*number);
+        }
     }
 }
 

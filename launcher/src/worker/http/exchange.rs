@@ -36,7 +36,8 @@ pin_project! {
         limit: Duration,
         timer: Option<Pin<Box<Sleep>>>,
         is_head: bool,
-        track: Arc<Track>,
+        // Until the response takes it along.
+        track: Option<Arc<Track>>,
     }
 }
 
@@ -57,7 +58,8 @@ pub(super) fn begin<P: HttpPlugin>(
     track: &Arc<Track>,
     mut request: Request<Incoming>,
 ) -> impl Future<Output = Result<Response<ReplyBody<P::Body>>, Infallible>> + use<P> {
-    let number = track.begin(!request.body().is_end_stream(), request.version() < Version::HTTP_11);
+    let has_body = !request.body().is_end_stream();
+    let number = track.begin(has_body, request.version() < Version::HTTP_11);
     let nth = shared.counters.requests.fetch_add(1, Relaxed) + 1;
     if nth == shared.limits.max_requests {
         (track.report)(Event::MaxRequests);
@@ -65,19 +67,26 @@ pub(super) fn begin<P: HttpPlugin>(
     let is_head = request.method() == Method::HEAD;
     track.remember_line(&request);
     let limit = shared.limits.request_timeout;
-    let body = |incoming| RequestBody::new(incoming, track.clone(), number);
-    // Each arm builds its value where it is returned: a variable for a part of it is one more copy of the request.
-    match admit::<P>(&mut request, &track.peer) {
+    let admitted = admit::<P>(&mut request, &track.peer);
+    if admitted.is_ok() {
+        shared.plugin.prepare(request.headers_mut(), &track.peer);
+    }
+    let told = has_body.then(|| (track.clone(), number));
+    let body = |incoming| RequestBody::new(incoming, told);
+    let kept = Some(track.clone());
+    // Nothing but moves from here on, and each arm builds its value where it is returned: whatever looks at the
+    // request between, or a variable for a part of it, is one more copy of a quarter of a kilobyte.
+    match admitted {
         Ok(()) => Exchange {
-            stage: Stage::Called { work: shared.plugin.handle(request.map(body)) },
+            stage: Stage::Called { work: shared.plugin.handle(request.map(body), &track.peer) },
             limit,
             timer: None,
             is_head,
-            track: track.clone(),
+            track: kept,
         },
         Err((status, text)) => {
             drop(request.map(body)); // which says that nobody will read it
-            Exchange { stage: Stage::Refused { status, text }, limit, timer: None, is_head, track: track.clone() }
+            Exchange { stage: Stage::Refused { status, text }, limit, timer: None, is_head, track: kept }
         }
     }
 }
@@ -93,10 +102,10 @@ where
         let this = self.project();
         let answered = match this.stage.project() {
             // Not worth a line in the log.
-            StageProjection::Refused { status, text } => {
-                this.track.answered();
-                return Poll::Ready(Ok(finish(text_reply(*status, text), None, this.track)));
-            }
+            StageProjection::Refused { status, text } => match this.track.take() {
+                Some(track) => return Poll::Ready(Ok(finish(text_reply(*status, text), Content::Text, None, track))),
+                None => return Poll::Pending,
+            },
             StageProjection::Called { work } => match work.poll(cx) {
                 Poll::Ready(answered) => answered,
                 Poll::Pending if expired(this.timer, *this.limit, cx) => {
@@ -109,14 +118,16 @@ where
                 Poll::Pending => return Poll::Pending,
             },
         };
-        this.track.answered();
-        let checked = answered.and_then(|mut response| match vet(&mut response, *this.is_head) {
-            Ok(declared) => Ok((response, declared)),
-            Err(reason) => Err(Failure { status: 500, reason }),
-        });
-        Poll::Ready(Ok(match checked {
-            Ok((response, declared)) => finish(response.map(Content::Plugin), declared, this.track),
-            Err(failure) => fail(&failure, this.track),
+        // Only a future that is polled after its end has none.
+        let Some(track) = this.track.take() else {
+            return Poll::Pending;
+        };
+        Poll::Ready(Ok(match answered {
+            Ok(mut response) => match vet(&mut response, *this.is_head) {
+                Ok(declared) => finish(response, Content::Plugin, declared, track),
+                Err(reason) => fail(&Failure { status: 500, reason }, track),
+            },
+            Err(failure) => fail(&failure, track),
         }))
     }
 }
@@ -131,7 +142,7 @@ fn expired(timer: &mut Option<Pin<Box<Sleep>>>, limit: Duration, cx: &mut Contex
 }
 
 #[cold]
-fn fail<B>(failure: &Failure, track: &Arc<Track>) -> Response<ReplyBody<B>> {
+fn fail<B>(failure: &Failure, track: Arc<Track>) -> Response<ReplyBody<B>> {
     let status = StatusCode::from_u16(failure.status)
         .ok()
         .filter(|status| status.is_client_error() || status.is_server_error())
@@ -142,7 +153,7 @@ fn fail<B>(failure: &Failure, track: &Arc<Track>) -> Response<ReplyBody<B>> {
         status: status.as_u16(),
         reason: &failure.reason,
     });
-    finish(text_reply(status, ""), None, track)
+    finish(text_reply(status, ""), Content::Text, None, track)
 }
 
 /// What RFC 9112, section 3.2 demands of a request and hyper does not check.
@@ -198,6 +209,15 @@ const IN_HOST: [bool; 256] = {
     table
 };
 
+/// Headers that belong to the connection (RFC 9110, section 7.6.1). A handler that passes on another server's answer
+/// brings them along without meaning to.
+#[inline]
+pub(in crate::worker) fn is_hop_by_hop(name: &HeaderName) -> bool {
+    // The lengths of the names: most headers have another one, and comparing a number is cheaper than five names.
+    matches!(name.as_str().len(), 7 | 10 | 16 | 17)
+        && [&CONNECTION, &TRANSFER_ENCODING, &UPGRADE, &KEEP_ALIVE, &PROXY_CONNECTION].contains(&name)
+}
+
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
@@ -224,7 +244,7 @@ fn vet<B: Body>(response: &mut Response<B>, is_head: bool) -> Result<Option<u64>
             length = Some(declared);
             lengths += 1;
         } else {
-            hop_by_hop |= [&CONNECTION, &TRANSFER_ENCODING, &UPGRADE, &KEEP_ALIVE, &PROXY_CONNECTION].contains(&name);
+            hop_by_hop |= is_hop_by_hop(name);
         }
     }
     if let Some(declared) = length {
@@ -268,23 +288,30 @@ fn says_close(value: &HeaderValue) -> bool {
 }
 
 /// The launcher's own answer: `500 Internal Server Error`, and more only if it is the client's business.
-fn text_reply<B>(status: StatusCode, text: &str) -> Response<Content<B>> {
+fn text_reply(status: StatusCode, text: &str) -> Response<Option<Bytes>> {
     let mut body = format!("{} {}\n", status.as_u16(), status.canonical_reason().unwrap_or("Error"));
     if !text.is_empty() {
         body.push_str(text);
         body.push('\n');
     }
-    let mut response = Response::new(Content::Text(Some(Bytes::from(body))));
+    let mut response = Response::new(Some(Bytes::from(body)));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     response
 }
 
-fn finish<B>(mut response: Response<Content<B>>, declared: Option<u64>, track: &Arc<Track>) -> Response<ReplyBody<B>> {
+#[inline]
+fn finish<T, B>(
+    mut response: Response<T>,
+    content: impl FnOnce(T) -> Content<B>,
+    declared: Option<u64>,
+    track: Arc<Track>,
+) -> Response<ReplyBody<B>> {
+    track.answered();
     if track.draining() {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    response.map(|content| ReplyBody::new(content, declared, track.clone()))
+    response.map(|body| ReplyBody::new(content(body), declared, track))
 }
 
 #[cfg(test)]

@@ -42,6 +42,7 @@ use std::time::Duration;
 use http::{Method, Request, Version};
 
 pub use self::body::RequestBody;
+pub(super) use self::exchange::is_hop_by_hop;
 pub use self::serve::{Control, Server};
 use crate::sys::accept::{PeerAddress, Registration};
 

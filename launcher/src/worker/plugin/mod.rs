@@ -10,9 +10,9 @@ use std::error::Error;
 use std::future::Future;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 
-use crate::worker::http::RequestBody;
+use crate::worker::http::{Peer, RequestBody};
 
 /// A plugin that answers requests.
 pub trait HttpPlugin: Send + Sync + 'static {
@@ -23,13 +23,20 @@ pub trait HttpPlugin: Send + Sync + 'static {
     /// of the `Host` header (`wasi:http` requires one). Otherwise the URI is the target as the client wrote it.
     const ABSOLUTE_URI: bool = true;
 
+    /// Looks at a request, and may change its headers, before [`handle`](Self::handle) gets it.
+    #[inline]
+    fn prepare(&self, headers: &mut HeaderMap, peer: &Peer) {
+        let _ = (headers, peer);
+    }
+
     /// Answers one request. The future is dropped, which must cancel the work, when the client is gone or
-    /// `limits.request_timeout` has passed. The peer is in the body: [`RequestBody::peer`].
+    /// `limits.request_timeout` has passed. `peer` is the client.
     ///
-    /// The future does not borrow from the plugin, so that it is stored once, where it is polled.
+    /// The future borrows from nothing, so that it is stored once, where it is polled.
     fn handle(
         &self,
         request: Request<RequestBody>,
+        peer: &Peer,
     ) -> impl Future<Output = Result<Response<Self::Body>, Failure>> + Send + use<Self>;
 }
 

@@ -9,7 +9,7 @@ use wasm_host::{CallFailure, GuestBody, HttpGuest, Manifest, Stream};
 
 use super::{Failure, HttpPlugin};
 use crate::channel::Assign;
-use crate::worker::http::RequestBody;
+use crate::worker::http::{Peer, RequestBody};
 
 /// A component that answers requests.
 pub struct WasmPlugin {
@@ -39,6 +39,7 @@ impl HttpPlugin for WasmPlugin {
     fn handle(
         &self,
         request: Request<RequestBody>,
+        _: &Peer,
     ) -> impl Future<Output = Result<Response<GuestBody>, Failure>> + Send + use<> {
         let guest = self.guest.clone();
         async move {

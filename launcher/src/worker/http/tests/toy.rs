@@ -15,7 +15,7 @@ use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
 use tokio::sync::{Notify, mpsc};
 
-use super::super::RequestBody;
+use super::super::{Peer, RequestBody};
 use crate::worker::plugin::{Failure, HttpPlugin};
 
 type Problem = Box<dyn std::error::Error + Send + Sync>;
@@ -121,14 +121,19 @@ impl HttpPlugin for Toy {
     fn handle(
         &self,
         request: Request<RequestBody>,
+        peer: &Peer,
     ) -> impl Future<Output = Result<Response<Self::Body>, Failure>> + Send + use<> {
-        let state = self.0.clone();
-        async move { state.answer(request).await }
+        let (state, peer) = (self.0.clone(), peer.clone());
+        async move { state.answer(request, peer).await }
     }
 }
 
 impl State {
-    async fn answer(&self, request: Request<RequestBody>) -> Result<Response<BoxBody<Bytes, Problem>>, Failure> {
+    async fn answer(
+        &self,
+        request: Request<RequestBody>,
+        peer: Peer,
+    ) -> Result<Response<BoxBody<Bytes, Problem>>, Failure> {
         let path = request.uri().path().to_owned();
         self.seen.lock().expect("no panic").push(path.clone());
         let (what, number) = path[1..].split_once('/').unwrap_or((&path[1..], ""));
@@ -136,10 +141,7 @@ impl State {
         let mut response = Response::builder();
         let body = match what {
             "hello" => text("hello"),
-            "uri" => {
-                let peer = request.body().peer();
-                text(format!("{} {} {}", request.uri(), peer.listener, peer))
-            }
+            "uri" => text(format!("{} {} {}", request.uri(), peer.listener, peer)),
             "echo" => {
                 let response = Response::builder().header("trailer", "x-sum").body(request.into_body());
                 return response

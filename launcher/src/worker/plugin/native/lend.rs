@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::task::Poll;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Version, request};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Version};
 use http_body::Body;
 use worker_sdk::abi;
 
@@ -20,45 +20,45 @@ fn view((name, value): (&HeaderName, &HeaderValue)) -> abi::Header {
     abi::Header { name: abi::Str::new(name.as_str().as_bytes()), value: abi::Str::new(value.as_bytes()) }
 }
 
-/// Builds the view of a request and passes it to `work`; what the plugin did not take of it is dropped after.
+/// Builds the view of a request's head and passes it to `work` with a body; what the plugin did not take of that is
+/// dropped after.
+#[inline]
 pub(super) fn with_request<B, R>(
-    parts: &request::Parts,
-    body: B,
+    head: &Request<B>,
+    body: abi::Body,
     peer: abi::Peer,
     work: impl FnOnce(*mut abi::Request) -> R,
-) -> R
-where
-    B: Body<Data = Bytes> + Send + Unpin + 'static,
-{
+) -> R {
     let mut few = [const { MaybeUninit::<abi::Header>::uninit() }; INLINE];
     let mut many = Vec::new();
-    let headers = if parts.headers.len() <= INLINE {
-        for (slot, field) in few.iter_mut().zip(&parts.headers) {
+    let fields = head.headers();
+    let headers = if fields.len() <= INLINE {
+        for (slot, field) in few.iter_mut().zip(fields) {
             slot.write(view(field));
         }
         few.as_ptr().cast()
     } else {
-        many.extend(parts.headers.iter().map(view));
+        many.extend(fields.iter().map(view));
         many.as_ptr()
     };
-    let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
-    let target = match parts.uri.authority() {
+    let target = head.uri().path_and_query().map_or("/", |target| target.as_str());
+    let target = match head.uri().authority() {
         // CONNECT, the authority form of RFC 9112 section 3.2.3.
-        Some(authority) if parts.method == http::Method::CONNECT => authority.as_str(),
+        Some(authority) if head.method() == http::Method::CONNECT => authority.as_str(),
         _ => target,
     };
     let mut request = LentRequest(abi::Request {
         size: size_of::<abi::Request>() as u32,
-        version: match parts.version {
+        version: match head.version() {
             Version::HTTP_10 => 10,
             Version::HTTP_2 => 20,
             _ => 11,
         },
-        method: abi::Str::new(parts.method.as_str().as_bytes()),
+        method: abi::Str::new(head.method().as_str().as_bytes()),
         target: abi::Str::new(target.as_bytes()),
         headers,
-        headers_len: parts.headers.len(),
-        body: lend_body(body),
+        headers_len: fields.len(),
+        body,
         peer,
     });
     work(&raw mut request.0)
@@ -76,13 +76,11 @@ impl Drop for LentRequest {
     }
 }
 
-fn lend_body<B>(body: B) -> abi::Body
+/// A body that the plugin may take. One that has ended is not worth it: [`abi::Body::NONE`] says the same.
+pub(super) fn lend_body<B>(body: B) -> abi::Body
 where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
 {
-    if body.is_end_stream() {
-        return abi::Body::NONE;
-    }
     let len = body.size_hint().exact().and_then(|len| i64::try_from(len).ok()).unwrap_or(-1);
     abi::Body {
         data: Box::into_raw(Box::new(body)).cast(),

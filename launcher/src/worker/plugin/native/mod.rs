@@ -11,6 +11,7 @@
 #![expect(unsafe_code, reason = "the host's side of the C contract of native plugins")]
 
 mod call;
+mod content_type;
 mod lend;
 mod manifest;
 mod owned;
@@ -171,6 +172,7 @@ impl NativeHttp {
     /// Answers one request. Poll it at once: the first poll is what calls the plugin.
     ///
     /// Dropping it cancels the plugin's work.
+    #[inline]
     pub fn call<B>(&self, request: http::Request<B>, peer: abi::Peer) -> Call<B> {
         Call::new(self.0, request, peer)
     }

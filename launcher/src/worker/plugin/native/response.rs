@@ -10,7 +10,8 @@ use worker_sdk::abi;
 
 use super::call::CallError;
 use super::owned::{BadPointer, OwnedBody, OwnedChunk, OwnedResponse, text};
-use super::{Instance, Live, waker};
+use super::{Instance, Live, content_type, waker};
+use crate::worker::http::is_hop_by_hop;
 
 /// More header fields than this are a broken plugin's (http's own map ends at 32,768).
 pub(super) const MAX_HEADERS: usize = 1024;
@@ -44,38 +45,19 @@ pub enum BodyError {
     TooShort(u64),
 }
 
-/// Headers that belong to the connection, which is the worker's (RFC 9110 section 7.6.1). A handler that passes on
-/// another server's answer brings them along without meaning to.
-fn is_hop_by_hop(name: &HeaderName) -> bool {
-    *name == header::CONNECTION
-        || *name == header::TRANSFER_ENCODING
-        || *name == header::UPGRADE
-        || name.as_str() == "keep-alive"
-        || name.as_str() == "proxy-connection"
-}
-
-/// Checks a response and takes it over.
+/// Checks a response and takes it over. `map`, empty, becomes its header map.
 pub(super) fn accept(
     mut answer: OwnedResponse,
     instance: &'static Instance,
     head: bool,
+    map: HeaderMap,
 ) -> Result<Response<NativeBody>, CallError> {
     let status = u16::try_from(answer.status())
         .ok()
         .filter(|status| *status >= 200)
         .and_then(|status| StatusCode::from_u16(status).ok())
         .ok_or(CallError::Status(answer.status()))?;
-    let headers = headers(answer.headers(), &answer)?;
-    let declared = match headers.get(header::CONTENT_LENGTH) {
-        None => None,
-        Some(value) => {
-            let length = value.to_str().ok().and_then(|value| value.parse::<u64>().ok());
-            Some(
-                length
-                    .ok_or_else(|| CallError::Header(format!("content-length: {}", value.as_bytes().escape_ascii())))?,
-            )
-        }
-    };
+    let (headers, declared) = headers(answer.headers(), &answer, map)?;
     let bodiless = head || status == StatusCode::NOT_MODIFIED || status == StatusCode::NO_CONTENT;
     let mismatch = |actual: u64| match declared {
         Some(declared) if declared != actual && !bodiless => {
@@ -100,42 +82,90 @@ pub(super) fn accept(
     };
     let mut response = Response::new(body);
     *response.status_mut() = status;
-    *response.headers_mut() = headers;
+    // The map that was there owns nothing, and its destructor does not know.
+    std::mem::forget(std::mem::replace(response.headers_mut(), headers));
     Ok(response)
 }
 
-/// Copies header fields; all values share one allocation.
-fn headers(fields: Result<&[abi::Header], BadPointer>, owner: &OwnedResponse) -> Result<HeaderMap, CallError> {
+/// Copies header fields into `map`, and reads the length that they declare. Values share one allocation.
+fn headers(
+    fields: Result<&[abi::Header], BadPointer>,
+    owner: &OwnedResponse,
+    mut map: HeaderMap,
+) -> Result<(HeaderMap, Option<u64>), CallError> {
     let bad = |BadPointer| CallError::Pointer("headers");
     let fields = fields.map_err(bad)?;
     if fields.len() > MAX_HEADERS {
         return Err(CallError::Headers(fields.len()));
     }
-    let mut total = 0_usize;
+    let (mut total, mut remembered) = (0_usize, 0_usize);
     for field in fields {
-        total = total.saturating_add(text(field.value, owner).map_err(bad)?.len());
+        let value = text(field.value, owner).map_err(bad)?;
+        total = total.saturating_add(value.len());
+        if text(field.name, owner).map_err(bad)? == b"content-type" {
+            remembered += value.len();
+        }
     }
     if total > MAX_HEADER_BYTES {
         return Err(CallError::HeaderBytes(total));
     }
-    let mut all = Vec::with_capacity(total);
+    let mut all = Vec::with_capacity(total - remembered);
     for field in fields {
-        all.extend_from_slice(text(field.value, owner).map_err(bad)?);
-    }
-    let mut all = Bytes::from(all);
-    // Two more: Date and Content-Length are added later.
-    let mut map = HeaderMap::with_capacity(fields.len() + 2);
-    for field in fields {
-        let value = all.split_to(field.value.len);
-        let name = text(field.name, owner).map_err(bad)?;
-        let invalid = || CallError::Header(format!("{}", name.escape_ascii()));
-        let name = HeaderName::from_bytes(name).map_err(|_| invalid())?;
-        let value = HeaderValue::from_maybe_shared(value).map_err(|_| invalid())?;
-        if !is_hop_by_hop(&name) {
-            map.append(name, value);
+        if text(field.name, owner).map_err(bad)? != b"content-type" {
+            all.extend_from_slice(text(field.value, owner).map_err(bad)?);
         }
     }
-    Ok(map)
+    let mut all = Bytes::from(all);
+    let mut declared = None;
+    map.reserve(fields.len());
+    for field in fields {
+        let name = text(field.name, owner).map_err(bad)?;
+        let invalid = || CallError::Header(format!("{}", name.escape_ascii()));
+        let value = match name {
+            b"content-type" => content_type::value(text(field.value, owner).map_err(bad)?),
+            _ => HeaderValue::from_maybe_shared(all.split_to(field.value.len)).ok(),
+        };
+        let value = value.ok_or_else(invalid)?;
+        let name = header_name(name).ok_or_else(invalid)?;
+        if is_hop_by_hop(&name) {
+            continue;
+        }
+        // Whether several agree is looked at by the server, for plugins of every kind.
+        if name == header::CONTENT_LENGTH && declared.is_none() {
+            let length = value.to_str().ok().and_then(|value| value.parse::<u64>().ok());
+            let invalid = || CallError::Header(format!("content-length: {}", value.as_bytes().escape_ascii()));
+            declared = Some(length.ok_or_else(invalid)?);
+        }
+        map.append(name, value);
+    }
+    Ok((map, declared))
+}
+
+/// A header's name. Comparing with the few that nearly every response has is much cheaper than parsing.
+fn header_name(name: &[u8]) -> Option<HeaderName> {
+    match name {
+        b"content-type" => Some(header::CONTENT_TYPE),
+        b"content-length" => Some(header::CONTENT_LENGTH),
+        b"cache-control" => Some(header::CACHE_CONTROL),
+        b"set-cookie" => Some(header::SET_COOKIE),
+        b"location" => Some(header::LOCATION),
+        b"vary" => Some(header::VARY),
+        b"etag" => Some(header::ETAG),
+        _ => HeaderName::from_bytes(name).ok(),
+    }
+}
+
+/// Most fields for which a request's map is kept for its response.
+const REUSED: usize = 64;
+
+/// The map of a request that is over, emptied: hyper keeps a response's map for the next request, so that a connection
+/// comes to need no allocation for either.
+pub(super) fn reusable(mut map: HeaderMap) -> HeaderMap {
+    if map.capacity() > REUSED {
+        return HeaderMap::new();
+    }
+    map.clear();
+    map
 }
 
 /// A body of a plugin's response.
