@@ -21,3 +21,6 @@ pub mod master;
 pub mod plugin_file;
 pub mod sys;
 pub mod worker;
+
+#[global_allocator]
+static HEAP: sys::heap::Heap = sys::heap::Heap;

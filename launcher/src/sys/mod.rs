@@ -3,6 +3,7 @@
 pub mod accept;
 pub mod fatal_signal;
 pub mod file;
+pub mod heap;
 pub mod identity;
 pub mod inotify;
 pub mod listener;

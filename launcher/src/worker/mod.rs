@@ -73,6 +73,7 @@ fn serve(channel: &OwnedFd, assign: Assign, mut descriptors: Vec<OwnedFd>) -> Re
     if descriptors.len() != 1 + assign.listeners.len() {
         return Err("the assignment and its descriptors do not match".to_owned());
     }
+    sys::heap::keep_blocks();
     let listeners = descriptors.split_off(1);
     let loadable = File::from(descriptors.remove(0));
     if let Some(identity) = &assign.identity {
