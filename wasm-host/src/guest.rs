@@ -16,7 +16,7 @@ use http::header::{CONTENT_LENGTH, HOST};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Empty};
 use tokio::runtime::Handle;
 use tokio::task::unconstrained;
 use tokio::time::timeout;
@@ -123,34 +123,45 @@ impl HttpGuest {
     /// several requests at once), and needs a tokio runtime with I/O and time. Dropping the future ends the call and
     /// discards the instance, as does dropping the body before its end (0.3: as soon as no other request is served by
     /// it). What a guest does after the end of the body goes on in a task for at most 30 seconds.
-    pub async fn handle<B>(&self, request: Request<B>) -> Result<Response<GuestBody>, CallFailure>
+    pub fn handle<B>(
+        &self,
+        request: Request<B>,
+    ) -> impl Future<Output = Result<Response<GuestBody>, CallFailure>> + Send + use<B>
     where
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Display,
     {
         let (parts, body) = request.into_parts();
-        let body = body.map_err(|error| Error::InternalError(Some(error.to_string()))).boxed_unsync();
-        self.call(Request::from_parts(parts, body)).await
-    }
-
-    async fn call(&self, mut request: Request<WasiBody>) -> Result<Response<GuestBody>, CallFailure> {
-        let is_head = *request.method() == Method::HEAD;
-        let (response, rest) = match &self.0 {
-            Protocol::Http02(guest) => {
-                require_host(&mut request)?;
-                let (response, call) = guest.call(request).await?;
-                let output = guest.output();
-                (response, call.map_or(Rest::None, |call| Rest::Call { call, output }))
-            }
-            Protocol::Http03(guest) => {
-                complete_uri(&mut request)?;
-                let (response, place) = guest.call(request).await?;
-                (response, Rest::Place(place))
-            }
+        let body = if body.is_end_stream() {
+            // Without a size, so that its box needs no allocation.
+            Empty::new().map_err(|never| match never {}).boxed_unsync()
+        } else {
+            body.map_err(|error| Error::InternalError(Some(error.to_string()))).boxed_unsync()
         };
-        let (parts, inner) = response.into_parts();
-        let body = GuestBody::new(inner, rest, Expected::of(is_head, parts.status, &parts.headers));
-        Ok(Response::from_parts(parts, body))
+        let mut request = Request::from_parts(parts, body);
+        let is_head = *request.method() == Method::HEAD;
+        let protocol = self.0.clone();
+        let complete = match &protocol {
+            Protocol::Http02(_) => require_host(&mut request),
+            Protocol::Http03(_) => complete_uri(&mut request),
+        };
+        async move {
+            complete?;
+            let (response, rest) = match protocol {
+                Protocol::Http02(guest) => {
+                    let (response, call) = guest.call(request).await?;
+                    let output = guest.output();
+                    (response, call.map_or(Rest::None, |call| Rest::Call { call, output }))
+                }
+                Protocol::Http03(guest) => {
+                    let (response, place) = guest.call(request).await?;
+                    (response, Rest::Place(place))
+                }
+            };
+            let (parts, inner) = response.into_parts();
+            let body = GuestBody::new(inner, rest, Expected::of(is_head, parts.status, &parts.headers));
+            Ok(Response::from_parts(parts, body))
+        }
     }
 }
 

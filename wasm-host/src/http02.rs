@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use http::{Request, Response};
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use wasmtime::Store;
 use wasmtime::component::InstancePre;
 use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
@@ -65,12 +65,7 @@ impl Http02 {
     ) -> Result<(Response<WasiBody>, Option<Call>), CallFailure> {
         let permit = self.gate.enter().await?;
         let (head_tx, mut head_rx) = oneshot::channel();
-        let guest = Arc::clone(self);
-        let mut call: Call = Box::pin(async move {
-            // Declared first, dropped last: another call may enter only when this one's store is gone.
-            let _permit = permit;
-            guest.run(request, head_tx).await
-        });
+        let mut call: Call = Box::pin(Arc::clone(self).run(permit, request, head_tx));
         tokio::select! {
             // The call first: it usually ends in one poll, and then its instance is already free again.
             biased;
@@ -92,7 +87,13 @@ impl Http02 {
         }
     }
 
-    async fn run(&self, request: Request<WasiBody>, head: oneshot::Sender<Head>) -> Result<(), CallFailure> {
+    /// The permit is declared first and so dropped last: another call may enter only when this one's store is gone.
+    async fn run(
+        self: Arc<Self>,
+        _permit: OwnedSemaphorePermit,
+        request: Request<WasiBody>,
+        head: oneshot::Sender<Head>,
+    ) -> Result<(), CallFailure> {
         let mut slot = match self.take() {
             Some(slot) => slot,
             None => self.instantiate().await?,

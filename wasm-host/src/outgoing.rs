@@ -6,13 +6,13 @@
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::uri::Scheme;
-use http::{Request, Response, Uri};
+use http::{HeaderName, Request, Response, Uri};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -24,7 +24,9 @@ use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tokio_rustls::TlsConnector;
-use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
+use wasmtime_wasi_http::{
+    DEFAULT_FORBIDDEN_HEADERS, Error, ForbiddenHeaderFilter, RequestOptions, WasiBody, WasiHttpHooks,
+};
 
 use crate::network::{Network, Refusal};
 
@@ -57,6 +59,16 @@ impl WasiHttpHooks for Outgoing {
         Box::new(async move { outgoing.exchange(request, options.unwrap_or_default()).await })
     }
 
+    // The default makes a new filter, and with it a list of nine names, for every header of every message.
+    fn is_forbidden_header(&mut self, name: &HeaderName) -> bool {
+        is_forbidden(name)
+    }
+
+    fn forbidden_header_filter(&mut self) -> ForbiddenHeaderFilter {
+        static FILTER: LazyLock<ForbiddenHeaderFilter> = LazyLock::new(|| Arc::new(is_forbidden));
+        Arc::clone(&FILTER)
+    }
+
     // Failures reach the guest as error codes; the defaults would log a warning for each.
     fn p2_error_from_hyper(
         &mut self,
@@ -73,6 +85,12 @@ impl WasiHttpHooks for Outgoing {
         use wasmtime_wasi_http::p3::bindings::http::types::ErrorCode;
         if error.is_incomplete_message() { ErrorCode::HttpResponseIncomplete } else { ErrorCode::HttpProtocolError }
     }
+}
+
+/// What guests may neither see nor set: it belongs to the connection.
+fn is_forbidden(name: &HeaderName) -> bool {
+    static NAMES: [HeaderName; 9] = DEFAULT_FORBIDDEN_HEADERS;
+    NAMES.contains(name)
 }
 
 impl Outgoing {

@@ -85,9 +85,10 @@ fn serve(channel: &OwnedFd, assign: Assign, mut descriptors: Vec<OwnedFd>) -> Re
         .map_err(|error| format!("no thread could be started: {error}"))?;
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     if matches!(assign.plugin, Plugin::Wasm(_)) {
-        // With the default of 61 a guest that computes for long, and is polled again and again, delays timers by a
-        // second. A native plugin that computes cannot be interrupted anyway.
-        runtime.event_interval(1);
+        // Calls after which the runtime looks at sockets and timers. Each may compute for 10 ms before it yields, so
+        // that the default of 61 would delay a timer by more than half a second; 1 costs every request a system call.
+        // A native plugin that computes cannot be interrupted anyway.
+        runtime.event_interval(8);
     }
     let runtime = runtime.enable_all().build().map_err(|error| format!("the event loop cannot be started: {error}"))?;
     runtime.block_on(async {

@@ -2,9 +2,12 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use ::http::{Request, Response};
+use pin_project_lite::pin_project;
 use wasm_host::{CallFailure, GuestBody, HttpGuest, Manifest, Stream};
 
 use super::{Failure, HttpPlugin};
@@ -41,10 +44,23 @@ impl HttpPlugin for WasmPlugin {
         request: Request<RequestBody>,
         _: &Peer,
     ) -> impl Future<Output = Result<Response<GuestBody>, Failure>> + Send + use<> {
-        let guest = self.guest.clone();
-        async move {
-            let answered = guest.handle(request).await;
-            answered.map_err(|CallFailure { status, reason }| Failure { status, reason })
-        }
+        Answer { call: self.guest.handle(request) }
+    }
+}
+
+pin_project! {
+    /// A call with our kind of failure. By hand: an async block would hold, and move, the call twice.
+    struct Answer<F> {
+        #[pin]
+        call: F,
+    }
+}
+
+impl<F: Future<Output = Result<Response<GuestBody>, CallFailure>>> Future for Answer<F> {
+    type Output = Result<Response<GuestBody>, Failure>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let answered = self.project().call.poll(context);
+        answered.map(|answer| answer.map_err(|CallFailure { status, reason }| Failure { status, reason }))
     }
 }
