@@ -1,0 +1,145 @@
+//! What a request costs behind the launcher, beside the same handler on a bare server. See `README.md`.
+//!
+//! Flow: build, start every server, then rounds: each server gets the same load for a moment, one after the other, and
+//! what it used is divided by what it answered. A figure is the median of its rounds, a ratio the median of the ratios
+//! within one round, so that what slows the machine down slows both.
+
+mod bare;
+mod client;
+mod server;
+mod table;
+mod usage;
+
+use std::error::Error;
+use std::path::Path;
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use server::{Places, SERVERS, Server};
+use table::{Row, Sample};
+
+const USAGE: &str =
+    "cargo run --release -p bench -- [--rounds N] [--seconds S] [--connections C] [--only TEXT] [--markdown]
+  --rounds N       rounds (11)
+  --seconds S      load for each server in a round (1)
+  --connections C  keep-alive connections (16)
+  --only TEXT      the baseline and the servers whose name contains it
+  --markdown       print the table as Markdown";
+
+struct Options {
+    rounds: usize,
+    time: Duration,
+    connections: usize,
+    only: String,
+    markdown: bool,
+}
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1).peekable();
+    let outcome = match arguments.peek().map(String::as_str) {
+        Some("bare") => bare::serve(),
+        _ => options(arguments).map_err(Into::into).and_then(|options| run(&options)),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn options(mut arguments: impl Iterator<Item = String>) -> Result<Options, String> {
+    let mut options =
+        Options { rounds: 11, time: Duration::from_secs(1), connections: 16, only: String::new(), markdown: false };
+    while let Some(argument) = arguments.next() {
+        if argument == "--markdown" {
+            options.markdown = true;
+            continue;
+        }
+        let value = arguments.next().unwrap_or_default();
+        let wrong = |_| format!("{argument} {value}: not a number\n{USAGE}");
+        match argument.as_str() {
+            "--rounds" => options.rounds = value.parse::<usize>().map_err(|e| wrong(e.to_string()))?.max(1),
+            "--connections" => options.connections = value.parse::<usize>().map_err(|e| wrong(e.to_string()))?.max(1),
+            "--seconds" => {
+                let seconds = value.parse::<f64>().map_err(|e| wrong(e.to_string()))?;
+                options.time = Duration::try_from_secs_f64(seconds).map_err(|e| wrong(e.to_string()))?;
+            }
+            "--only" => options.only.clone_from(&value),
+            _ => return Err(format!("unknown argument {argument}\n{USAGE}")),
+        }
+    }
+    Ok(options)
+}
+
+fn run(options: &Options) -> Result<(), Box<dyn Error>> {
+    let project = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("the project's directory is gone")?;
+    build(project)?;
+    let scratch = tempfile::tempdir()?;
+    let program = std::env::current_exe()?;
+    let places = Places {
+        project: project.to_owned(),
+        built: program.parent().ok_or("this program is in no directory")?.to_owned(),
+        scratch: scratch.path().to_owned(),
+    };
+    let mut servers = Vec::new();
+    for (name, start) in SERVERS {
+        if !servers.is_empty() && !name.contains(&options.only) {
+            continue;
+        }
+        match start(name, &places) {
+            Ok(server) => servers.push(server),
+            Err(reason) => eprintln!("bench: without {name}: {reason}"),
+        }
+    }
+    if servers.first().is_none_or(|server| server.name != SERVERS[0].0) {
+        return Err("nothing can be compared without the baseline".into());
+    }
+    let rows =
+        tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(measure(options, &servers))?;
+    print!("{}", if options.markdown { table::markdown(&rows) } else { table::text(&rows) });
+    Ok(())
+}
+
+/// The launcher and its plugin as they are now.
+fn build(project: &Path) -> Result<(), Box<dyn Error>> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let arguments = ["build", "--release", "--quiet", "-p", "launcher", "-p", "hello"];
+    match Command::new(cargo).args(arguments).current_dir(project).status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(format!("cargo {} failed: {status}", arguments.join(" ")).into()),
+        Err(error) => Err(format!("cargo does not start: {error}").into()),
+    }
+}
+
+async fn measure(options: &Options, servers: &[Server]) -> Result<Vec<Row>, Box<dyn Error>> {
+    let mut rows: Vec<Row> = servers.iter().map(|server| Row::new(server.name)).collect();
+    for server in servers {
+        load(server, options, Duration::from_millis(300)).await?;
+    }
+    for round in 0..options.rounds {
+        eprint!("\rround {} of {} ", round + 1, options.rounds);
+        for (server, row) in servers.iter().zip(&mut rows) {
+            row.samples.push(load(server, options, options.time).await?);
+        }
+    }
+    eprintln!();
+    for (server, row) in servers.iter().zip(&mut rows) {
+        row.memory = usage::memory(&usage::family(server.pid()));
+    }
+    Ok(rows)
+}
+
+async fn load(server: &Server, options: &Options, time: Duration) -> Result<Sample, Box<dyn Error>> {
+    let family = usage::family(server.pid());
+    let before = usage::processor_time(&family);
+    let done = client::load(server.address, options.connections, time).await;
+    let done = done.map_err(|error| format!("{}: {error}", server.name))?;
+    let used = usage::processor_time(&family).saturating_sub(before);
+    if done.requests == 0 {
+        return Err(format!("{}: no request was answered", server.name).into());
+    }
+    let requests = done.requests as f64;
+    Ok(Sample { cost: used.as_secs_f64() * 1e6 / requests, rate: requests / done.time.as_secs_f64() })
+}
