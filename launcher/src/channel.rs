@@ -4,6 +4,9 @@
 //! `{"v":1,"type":…}`, and descriptors ride on the packet that they belong to (`SCM_RIGHTS`, unix(7)).
 //! A payload that does not fit a packet travels in a sealed memfd that is the first descriptor of its packet.
 //!
+//! What is asked for seldom and changes often is no message: workers count in a page that the master reads
+//! ([`statistics`]).
+//!
 //! This module does not decide anything: [`crate::master`] and [`crate::worker`] do.
 
 use std::collections::BTreeMap;
@@ -23,6 +26,8 @@ use serde::{Deserialize, Serialize};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+pub mod statistics;
+
 /// Version of the message set. Master and worker are one binary except across an upgrade of the master.
 pub const VERSION: u32 = 1;
 
@@ -30,7 +35,8 @@ pub const VERSION: u32 = 1;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ToWorker {
-    /// Become a worker of a service. Descriptors: [`Assign::plugin`]'s, then one for each of [`Assign::listeners`].
+    /// Become a worker of a service. Descriptors: [`Assign::plugin`]'s, the page of [`Assign::statistics`], then one for
+    /// each of [`Assign::listeners`].
     Assign(Box<Assign>),
     /// Check a plugin without executing it and, for WASM, compile it.
     /// Descriptors: the source, then a writable memfd for the compiled form.
@@ -94,6 +100,8 @@ pub struct Assign {
     pub plugin: Plugin,
     /// The plugin's path as the operator wrote it, for messages.
     pub plugin_path: String,
+    /// Where it counts in the page of its slot.
+    pub statistics: statistics::Place,
     /// The listening sockets, in the order of their descriptors.
     pub listeners: Vec<Listener>,
     /// The service's `env:` and who the worker is. A WASM guest sees exactly this; a native plugin sees it in the

@@ -25,6 +25,8 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::service::Service;
 use super::{Event, Master, Phase};
+use crate::channel::statistics::Numbers;
+use crate::sys::usage;
 
 /// Clients at once; more wait in the kernel.
 const CLIENTS: usize = 32;
@@ -87,12 +89,28 @@ async fn respond(request: Request<Incoming>, events: mpsc::Sender<Event>) -> Res
     Ok(response)
 }
 
+/// Text in Prometheus' format.
+#[derive(Default)]
+struct Metrics {
+    text: String,
+}
+
+impl Metrics {
+    fn family(&mut self, name: &str, kind: &str, help: &str, samples: impl IntoIterator<Item = (String, u64)>) {
+        // Writing into a string does not fail.
+        let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+        for (labels, value) in samples {
+            let _ = writeln!(self.text, "{name}{labels} {value}");
+        }
+    }
+}
+
 impl Master {
     pub(super) fn on_question(&self, question: Question) {
         let answer = match question.path.as_str() {
+            "/metrics" => return self.answer_metrics(question.answer),
             "/livez" => Answer { status: StatusCode::OK, text: "alive\n".to_owned() },
             "/readyz" => self.readiness(),
-            "/metrics" => Answer { status: StatusCode::OK, text: self.metrics() },
             "/" => Answer { status: StatusCode::OK, text: self.overview() },
             _ => {
                 Answer { status: StatusCode::NOT_FOUND, text: "there are /, /livez, /readyz and /metrics\n".to_owned() }
@@ -118,27 +136,45 @@ impl Master {
         Answer { status, text }
     }
 
-    fn metrics(&self) -> String {
-        let mut text = String::new();
-        let mut family = |name: &str, kind: &str, help: &str, samples: Vec<(String, u64)>| {
-            // Writing into a string does not fail.
-            let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
-            for (labels, value) in samples {
-                let _ = writeln!(text, "{name}{labels} {value}");
-            }
-        };
-        let up = self.started.elapsed().as_secs();
-        family("launcher_uptime_seconds", "gauge", "Since the master started.", vec![(String::new(), up)]);
+    fn answer_metrics(&self, answer: oneshot::Sender<Answer>) {
+        let mut metrics = self.metrics();
         let label = |service: &Service| format!("{{service=\"{}\"}}", service.name);
-        let ready = self.present().map(|service| (label(service), service.ready() as u64)).collect();
-        family("launcher_workers_ready", "gauge", "Workers that serve.", ready);
-        let wanted = self.present().map(|s| (label(s), u64::from(s.pool.limits().size))).collect();
-        family("launcher_workers_wanted", "gauge", "Workers that should serve.", wanted);
-        let generation = self.present().map(|s| (label(s), s.pool.serving().map_or(0, |g| g.0))).collect();
-        family("launcher_generation", "gauge", "The generation that serves; 0 before the first.", generation);
-        let failures = self.present().map(|s| (label(s), s.failures())).collect();
-        family("launcher_worker_failures_total", "counter", "Workers that crashed or never became ready.", failures);
-        text
+        let counted: Vec<_> = self.present().map(|s| (label(s), s.statistics.of_service())).collect();
+        let pids = |key| self.workers.values().filter(move |running| running.service == key).map(|r| r.child.pid);
+        let workers = self.services.iter().filter(|(_, service)| service.is_present());
+        let workers: Vec<_> = workers.map(|(key, s)| (label(s), pids(*key).collect::<Vec<_>>())).collect();
+        // Memory takes the system milliseconds to add up, which the loop must not wait for.
+        tokio::task::spawn_blocking(move || {
+            let counted: Vec<_> = counted.into_iter().map(|(label, reader)| (label, reader.read())).collect();
+            let of = |number: fn(&Numbers) -> u64| counted.iter().map(move |(l, numbers)| (l.clone(), number(numbers)));
+            let accepted = "Connections accepted since the service started.";
+            metrics.family("launcher_connections_accepted_total", "counter", accepted, of(|n| n.accepted));
+            metrics.family("launcher_connections_open", "gauge", "Connections that are open.", of(|n| n.connections));
+            let requests = "Requests begun since the service started.";
+            metrics.family("launcher_requests_total", "counter", requests, of(|n| n.requests));
+            let memory = |pids: Vec<u32>| pids.into_iter().filter_map(usage::pss_bytes).sum();
+            let pss = workers.into_iter().map(|(label, pids)| (label, memory(pids)));
+            metrics.family("launcher_workers_pss_bytes", "gauge", "Proportional set size of the workers.", pss);
+            // The client may have left.
+            let _ = answer.send(Answer { status: StatusCode::OK, text: metrics.text });
+        });
+    }
+
+    fn metrics(&self) -> Metrics {
+        let mut metrics = Metrics::default();
+        let up = self.started.elapsed().as_secs();
+        metrics.family("launcher_uptime_seconds", "gauge", "Since the master started.", [(String::new(), up)]);
+        let label = |service: &Service| format!("{{service=\"{}\"}}", service.name);
+        let ready = self.present().map(|service| (label(service), service.ready() as u64));
+        metrics.family("launcher_workers_ready", "gauge", "Workers that serve.", ready);
+        let wanted = self.present().map(|s| (label(s), u64::from(s.pool.limits().size)));
+        metrics.family("launcher_workers_wanted", "gauge", "Workers that should serve.", wanted);
+        let generation = self.present().map(|s| (label(s), s.pool.serving().map_or(0, |g| g.0)));
+        metrics.family("launcher_generation", "gauge", "The generation that serves; 0 before the first.", generation);
+        let failures = self.present().map(|s| (label(s), s.failures()));
+        let help = "Workers that crashed or never became ready.";
+        metrics.family("launcher_worker_failures_total", "counter", help, failures);
+        metrics
     }
 
     fn overview(&self) -> String {

@@ -7,7 +7,7 @@
 //! - [`pool`]: what the workers of a service should be (pure)
 //! - [`service`]: a service's generations and what is being prepared for it
 //! - [`generation`], [`cache`], [`build`]: from a file to pinned, verified, loadable bytes
-//! - [`child`], [`output`]: one worker process and what it prints
+//! - [`child`], [`output`]: one worker process and what it prints; [`statistics`]: what it counts
 //! - [`listeners`]: the sockets; [`watch`]: changes of files; [`journal`]: what is told
 //! - `control`, `orders`: whoever steers it, and what it does then; [`trigger`]: why, and who waits for the end
 //! - `admin`: `/readyz`, `/metrics` and the like
@@ -39,6 +39,7 @@ pub mod output;
 mod performing;
 pub mod pool;
 pub mod service;
+pub mod statistics;
 pub mod trigger;
 pub mod watch;
 

@@ -12,6 +12,7 @@ use super::generation::Pinned;
 use super::journal::{Fact, Stream, WorkerName};
 use super::pool::{self, Action, Generation, RollbackReason, Slot, WorkerId};
 use super::service::{self, Decision, Missing, Outcome, Preparation, PrepareError, Promotion, Rollout, ServiceKey};
+use super::statistics::Exit;
 use super::trigger::{End, Trigger};
 use super::{Event, Master, Phase, Running, milliseconds, output};
 use crate::api::OutcomeResult;
@@ -45,6 +46,7 @@ impl Master {
             Action::Spawn { worker, slot, generation } => {
                 if let Err(reason) = self.spawn(key, worker, slot, generation) {
                     if let Some(service) = self.services.get_mut(&key) {
+                        service.statistics.release(worker);
                         let name = service.name.clone();
                         service.last_failure = Some(reason.clone());
                         self.journal.record(&Fact::SpawnFailed { service: name, slot, generation, reason });
@@ -87,10 +89,11 @@ impl Master {
     }
 
     fn spawn(&mut self, key: ServiceKey, id: WorkerId, slot: Slot, generation: Generation) -> Result<(), String> {
-        let service = self.services.get(&key).ok_or("the service is gone")?;
+        let service = self.services.get_mut(&key).ok_or("the service is gone")?;
+        let (place, page) = service.statistics.admit(id, slot).map_err(|error| error.to_string())?;
         let deployable = service.generations.get(&generation).ok_or("the generation is gone")?;
         let settings = &deployable.settings;
-        let mut parcel: Vec<Arc<OwnedFd>> = vec![Arc::clone(&deployable.pinned.loadable)];
+        let mut parcel: Vec<Arc<OwnedFd>> = vec![Arc::clone(&deployable.pinned.loadable), page];
         let mut listeners = Vec::new();
         for (listen, listener) in settings.listen.iter().zip(&deployable.listeners) {
             // Held since before the generation; bound anew only when the configuration left the address and
@@ -99,27 +102,14 @@ impl Master {
             parcel.push(bound.socket);
             listeners.push(channel::Listener { name: listen.name.clone(), address: bound.address });
         }
-        let mut env = settings.env.clone();
-        for (variable, value) in [
-            ("LAUNCHER_SERVICE", service.name.to_string()),
-            ("LAUNCHER_WORKER_ID", id.0.to_string()),
-            ("LAUNCHER_WORKER_SLOT", slot.0.to_string()),
-            ("LAUNCHER_WORKER_GENERATION", generation.0.to_string()),
-        ] {
-            env.insert(variable.to_owned(), value);
-        }
-        if settings.forwarded != config::Forwarded::Off {
-            // Whoever reads the header in a plugin can tell whether the launcher or the client wrote it.
-            env.insert("LAUNCHER_FORWARDED".to_owned(), "1".to_owned());
-        }
+        let assign = assign(service, deployable, id, slot, generation, place, listeners);
         let mut command = Command::new(&self.pinner.binary);
-        command.arg0("launcher").args(["worker", &format!("{}/{}", service.name, slot.0)]).envs(&env);
+        command.arg0("launcher").args(["worker", &format!("{}/{}", service.name, slot.0)]).envs(&assign.env);
         // What systemd told the master is not for its workers: READY=1 from one would be taken for the master's.
         for variable in ["NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID", "WATCHDOG_USEC", "WATCHDOG_PID"]
         {
             command.env_remove(variable);
         }
-        let assign = assign(service, deployable, id, slot, generation, listeners, env);
         let events = self.events.clone();
         let report = move |event| {
             let events = events.clone();
@@ -260,6 +250,8 @@ impl Master {
         } else if !expected {
             service.last_failure = Some(format!("a worker {reason}"));
         }
+        service.statistics.release(id);
+        service.statistics.note_exit(running.name.slot, Exit { reason: reason.clone(), status, at: Instant::now() });
         self.journal.record(&Fact::Exited {
             worker: running.name,
             code: status.code(),
@@ -383,10 +375,23 @@ fn assign(
     id: WorkerId,
     slot: Slot,
     generation: Generation,
+    statistics: channel::statistics::Place,
     listeners: Vec<channel::Listener>,
-    env: std::collections::BTreeMap<String, String>,
 ) -> channel::Assign {
     let settings = &deployable.settings;
+    let mut env = settings.env.clone();
+    for (variable, value) in [
+        ("LAUNCHER_SERVICE", service.name.to_string()),
+        ("LAUNCHER_WORKER_ID", id.0.to_string()),
+        ("LAUNCHER_WORKER_SLOT", slot.0.to_string()),
+        ("LAUNCHER_WORKER_GENERATION", generation.0.to_string()),
+    ] {
+        env.insert(variable.to_owned(), value);
+    }
+    if settings.forwarded != config::Forwarded::Off {
+        // Whoever reads the header in a plugin can tell whether the launcher or the client wrote it.
+        env.insert("LAUNCHER_FORWARDED".to_owned(), "1".to_owned());
+    }
     let wasm = &settings.wasm;
     let limits = &settings.limits;
     channel::Assign {
@@ -396,6 +401,7 @@ fn assign(
         generation: generation.0,
         plugin: deployable.pinned.plugin.clone(),
         plugin_path: settings.plugin.clone(),
+        statistics,
         listeners,
         env,
         config: settings.config.clone(),

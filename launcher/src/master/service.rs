@@ -15,7 +15,8 @@ use super::build::{self, BuildError};
 use super::generation::{PinError, Pinned, Pinner};
 use super::journal::{Fact, Journal, Name};
 use super::listeners::Key;
-use super::pool::{self, Generation, Pool, Slot};
+use super::pool::{self, Generation, Pool, Slot, WorkerId};
+use super::statistics::{Reader, Statistics};
 use super::trigger::{End, Trigger};
 use crate::{api, config};
 
@@ -174,6 +175,8 @@ pub struct Service {
     pub outcome: Outcome,
     /// The last thing that went wrong with a worker, in words.
     pub last_failure: Option<String>,
+    /// What its workers count, and how they ended.
+    pub statistics: Statistics,
     /// Whether it is to run.
     pub intent: Intent,
     /// Its last reload that ended.
@@ -197,6 +200,7 @@ impl Service {
             promotion: None,
             outcome: Outcome::Open,
             last_failure: None,
+            statistics: Statistics::default(),
             intent: Intent::Run,
             last_reload: None,
             settling: Vec::new(),
@@ -310,6 +314,11 @@ impl Service {
             self.outcome = Outcome::Failed { reason: error.to_string(), unusable };
         }
         first
+    }
+
+    /// Reads what is counted in the slot of a worker that was not reaped yet. `None`: there is no such worker.
+    pub fn statistics_of(&self, worker: WorkerId) -> Option<Reader> {
+        self.statistics.of_worker(worker, self.pool.worker(worker)?.slot)
     }
 
     /// The listeners that must be held: those wanted, and those of the generations that run.

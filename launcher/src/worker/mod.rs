@@ -24,10 +24,11 @@ use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
+use crate::channel::statistics::Counters;
 use crate::channel::{self, Assign, Channel, Large, Plugin, ToMaster, ToWorker};
 use crate::sys;
 use forwarding::Forwarding;
-use http::{Control, Counters, Server};
+use http::{Control, Server};
 use plugin::HttpPlugin;
 use plugin::native::{self, NativeHttp};
 use recycle::{Recycling, Wish};
@@ -70,11 +71,13 @@ fn fail(channel: &OwnedFd, reason: String) -> ExitCode {
 
 /// Serve until told to drain. An error is why the worker cannot serve, for a person.
 fn serve(channel: &OwnedFd, assign: Assign, mut descriptors: Vec<OwnedFd>) -> Result<(), String> {
-    if descriptors.len() != 1 + assign.listeners.len() {
+    if descriptors.len() != 2 + assign.listeners.len() {
         return Err("the assignment and its descriptors do not match".to_owned());
     }
     sys::heap::keep_blocks();
-    let listeners = descriptors.split_off(1);
+    let listeners = descriptors.split_off(2);
+    let counters = Counters::shared(&descriptors.remove(1), assign.statistics)
+        .map_err(|error| format!("the page for its statistics cannot be used: {error}"))?;
     let loadable = File::from(descriptors.remove(0));
     if let Some(identity) = &assign.identity {
         sys::identity::assume(identity.uid, identity.gid, &identity.groups)
@@ -95,11 +98,11 @@ fn serve(channel: &OwnedFd, assign: Assign, mut descriptors: Vec<OwnedFd>) -> Re
         match &assign.plugin {
             Plugin::Wasm(manifest) => {
                 let guest = plugin::wasm::load(loadable, manifest, &assign).await?;
-                run(channel, assign, listeners, guest).await
+                run(channel, assign, listeners, counters, guest).await
             }
             Plugin::Native => {
                 let native = load_native(&loadable, &assign)?;
-                let served = run(channel, assign, listeners, native).await;
+                let served = run(channel, assign, listeners, counters, native).await;
                 // Calls that the plugin still holds: then nothing may be dropped under them.
                 let _ = native.shutdown();
                 if served.is_ok() {
@@ -132,6 +135,7 @@ async fn run<P: HttpPlugin>(
     channel: &OwnedFd,
     assign: Assign,
     listeners: Vec<OwnedFd>,
+    counters: Counters,
     plugin: P,
 ) -> Result<(), String> {
     let ours = duplicate(channel)?;
@@ -142,8 +146,6 @@ async fn run<P: HttpPlugin>(
     let lifetime = recycle::max_lifetime(&assign.limits, assign.worker);
     let limits =
         channel::Limits { max_requests: recycle::max_requests(&assign.limits, assign.worker), ..assign.limits };
-    // One for the life of the process, like the server itself.
-    let counters: &'static Counters = Box::leak(Box::default());
     let listeners = assign.listeners.into_iter().zip(listeners).collect();
     let left = Arc::new(Notify::new());
     let report = report(wish.clone(), Arc::clone(&left));

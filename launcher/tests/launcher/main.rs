@@ -20,6 +20,7 @@ mod output;
 mod sandbox;
 mod serving;
 mod static_files;
+mod statistics;
 mod steering;
 mod stop;
 mod streaming;

@@ -1,22 +1,38 @@
 //! The launcher's status: what the master knows, taken between two events, and what only the system knows, read
 //! afterwards outside the loop, because that walks page tables.
 
+use std::collections::BTreeMap;
+use std::os::unix::process::ExitStatusExt;
 use std::time::Instant;
 
-use super::super::pool::{self, State};
+use super::super::pool::{self, State, WorkerId};
 use super::super::service::{Intent, Service};
+use super::super::statistics::Reader;
 use super::super::{Master, listeners};
 use crate::api;
+use crate::sys::usage;
 
 /// What the master knows at one moment.
 #[derive(Debug)]
 pub(in crate::master) struct Snapshot {
     status: api::Status,
+    /// Where workers count, by their ids.
+    counted: BTreeMap<u64, Reader>,
 }
 
 impl Snapshot {
     /// The status, with what the system says about each process. Blocks for milliseconds.
-    pub(super) fn complete(self) -> api::Status {
+    pub(super) fn complete(mut self) -> api::Status {
+        for worker in self.status.services.iter_mut().flat_map(|service| &mut service.workers) {
+            let usage = usage::of(worker.pid);
+            (worker.pss_bytes, worker.cpu_s) = (usage.pss_bytes, usage.cpu_s);
+            if let Some(reader) = self.counted.get(&worker.id) {
+                let numbers = reader.read();
+                worker.connections = numbers.connections;
+                worker.accepted = numbers.accepted;
+                worker.requests = numbers.requests;
+            }
+        }
         self.status
     }
 }
@@ -24,6 +40,11 @@ impl Snapshot {
 impl Master {
     pub(in crate::master) fn snapshot(&self) -> Snapshot {
         let services = self.services.values().filter(|service| service.is_present());
+        let counted = services.clone().flat_map(|service| {
+            let reader = |(id, _): (WorkerId, _)| service.statistics_of(id).map(|reader| (id.0, reader));
+            service.pool.workers().filter_map(reader)
+        });
+        let counted = counted.collect();
         let mut services: Vec<_> = services.map(|service| self.service(service)).collect();
         services.sort_by(|one, other| one.name.cmp(&other.name));
         let status = api::Status {
@@ -33,7 +54,7 @@ impl Master {
             config: self.config.path.display().to_string(),
             services,
         };
-        Snapshot { status }
+        Snapshot { status, counted }
     }
 
     fn service(&self, service: &Service) -> api::Service {
@@ -59,7 +80,12 @@ impl Master {
                     connections: 0,
                     accepted: 0,
                     requests: 0,
-                    last_exit: None,
+                    last_exit: service.statistics.last_exit(worker.slot).map(|exit| api::Exit {
+                        reason: exit.reason.clone(),
+                        code: exit.status.code(),
+                        signal: exit.status.signal(),
+                        ago_s: seconds(exit.at),
+                    }),
                 })
             })
             .collect();

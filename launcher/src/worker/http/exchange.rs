@@ -60,8 +60,9 @@ pub(super) fn begin<P: HttpPlugin>(
 ) -> impl Future<Output = Result<Response<ReplyBody<P::Body>>, Infallible>> + use<P> {
     let has_body = !request.body().is_end_stream();
     let number = track.begin(has_body, request.version() < Version::HTTP_11);
-    let nth = shared.counters.requests.fetch_add(1, Relaxed) + 1;
-    if nth == shared.limits.max_requests {
+    shared.counters.requests.fetch_add(1, Relaxed);
+    let most = shared.limits.max_requests;
+    if most > 0 && shared.begun.fetch_add(1, Relaxed) + 1 == most {
         (track.report)(Event::MaxRequests);
     }
     let is_head = request.method() == Method::HEAD;

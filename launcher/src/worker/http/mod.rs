@@ -36,7 +36,6 @@ mod tests;
 use std::fmt;
 use std::io::Error;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use http::{Method, Request, Version};
@@ -120,18 +119,6 @@ impl fmt::Display for RequestLine {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{} {} {:?}", self.method, self.target, self.version)
     }
-}
-
-/// What a server counts. Laid out for a page that is shared with the master.
-#[derive(Debug, Default)]
-#[repr(C)]
-pub struct Counters {
-    /// Connections accepted.
-    pub accepted: AtomicU64,
-    /// Connections open at this moment.
-    pub open: AtomicU64,
-    /// Requests whose head was complete.
-    pub requests: AtomicU64,
 }
 
 /// Where a server tells its [`Event`]s. Called in the middle of its work: it must not block.

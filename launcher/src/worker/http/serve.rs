@@ -14,7 +14,8 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
 use super::track::Track;
-use super::{Counters, Event, HEAD_MAX, Peer, Report, connection};
+use super::{Event, HEAD_MAX, Peer, Report, connection};
+use crate::channel::statistics::Counters;
 use crate::channel::{self, Limits};
 use crate::sys::accept::{self, Acceptor, PeerAddress, Stream};
 use crate::worker::plugin::HttpPlugin;
@@ -35,7 +36,9 @@ pub struct Server<P> {
 pub(super) struct Shared<P> {
     pub(super) plugin: Arc<P>,
     pub(super) limits: Limits,
-    pub(super) counters: &'static Counters,
+    pub(super) counters: Counters,
+    /// Requests of this server alone, counted if there is a limit to them: what is in `counters` is the slot's.
+    pub(super) begun: AtomicU64,
     pub(super) http: http1::Builder,
     report: Report,
     seats: Arc<Seats>,
@@ -102,7 +105,7 @@ impl Seats {
 struct Seat {
     id: u64,
     seats: Arc<Seats>,
-    counters: &'static Counters,
+    counters: Counters,
 }
 
 impl Drop for Seat {
@@ -132,7 +135,7 @@ impl<P: HttpPlugin> Server<P> {
         plugin: Arc<P>,
         limits: Limits,
         listeners: Vec<(channel::Listener, OwnedFd)>,
-        counters: &'static Counters,
+        counters: Counters,
         report: Report,
     ) -> io::Result<(Self, Control)> {
         let mut doors = Vec::with_capacity(listeners.len());
@@ -146,7 +149,7 @@ impl<P: HttpPlugin> Server<P> {
         http.header_read_timeout(None).half_close(true).max_header_size(HEAD_MAX);
         let seats = Arc::new(Seats::default());
         let control = Control { seats: seats.clone() };
-        let shared = Arc::new(Shared { plugin, limits, counters, http, report, seats });
+        let shared = Arc::new(Shared { plugin, limits, counters, begun: AtomicU64::new(0), http, report, seats });
         Ok((Self { shared, doors, turn: 0 }, control))
     }
 
@@ -238,7 +241,8 @@ impl<P: HttpPlugin> Server<P> {
 
     fn seat(&self, door: usize, (stream, address): (Stream, PeerAddress)) {
         let Door { name, authority, .. } = &self.doors[door];
-        let Shared { counters, report, seats, .. } = &*self.shared;
+        let Shared { report, seats, .. } = &*self.shared;
+        let counters = self.shared.counters;
         let peer = Peer { address, listener: name.clone(), authority: authority.clone() };
         let track = Arc::new(Track::new(peer, report.clone()));
         let id = seats.last.fetch_add(1, Relaxed);

@@ -227,7 +227,7 @@ async fn a_unix_socket_is_served() {
         std::sync::Arc::default(),
         limits(),
         vec![(named, listener.into())],
-        Box::leak(Box::default()),
+        super::Counters::unshared(),
         std::sync::Arc::new(|_| {}),
     )
     .map(|(server, control): (super::Server<super::toy::Toy>, _)| (server, control))

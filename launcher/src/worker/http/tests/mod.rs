@@ -22,7 +22,8 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 use self::toy::Toy;
-use super::{Control, Counters, Event, Server};
+use super::{Control, Event, Server};
+use crate::channel::statistics::Counters;
 use crate::channel::{Limits, Listener};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -51,7 +52,7 @@ struct Served {
     /// A second holder of the listening socket, as the master is.
     listener: std::net::TcpListener,
     control: Control,
-    counters: &'static Counters,
+    counters: Counters,
     plugin: Arc<Toy>,
     events: Arc<Mutex<Vec<String>>>,
     done: JoinHandle<()>,
@@ -66,7 +67,7 @@ fn serve_on(listener: std::net::TcpListener, limits: Limits) -> Served {
     let shared = OwnedFd::from(listener.try_clone().expect("a descriptor"));
     let named = Listener { name: "front".to_owned(), address: address.to_string() };
     let plugin = Arc::new(Toy::default());
-    let counters: &'static Counters = Box::leak(Box::default());
+    let counters = Counters::unshared();
     let events = Arc::new(Mutex::new(Vec::new()));
     let report = {
         let events = events.clone();

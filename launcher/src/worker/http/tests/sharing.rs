@@ -25,7 +25,7 @@ fn worker(listener: &TcpListener, limits: Limits) -> (Handle, thread::JoinHandle
 }
 
 struct Handle {
-    counters: &'static super::Counters,
+    counters: super::Counters,
     control: super::Control,
 }
 
