@@ -59,6 +59,9 @@ const FAREWELL: Duration = Duration::from_millis(200);
 /// Stillness of a configuration that is being written, as `reload.settle` is for a plugin.
 const CONFIG_SETTLES: Duration = Duration::from_millis(100);
 
+/// How long processes that workers left behind may take to die in the end.
+const LEFT_BEHIND: Duration = Duration::from_secs(1);
+
 /// Why the launcher could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -206,6 +209,7 @@ struct Master {
 pub fn run(config: Config, strictness: Strictness) -> Result<ExitCode, StartError> {
     let system = |what| move |source| StartError::System { what, source };
     crate::sys::process::close_on_exec_everything().map_err(system("mark inherited descriptors close-on-exec"))?;
+    let inherited = crate::sys::reaper::adopt().map_err(system("adopt orphans"))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         // Copies and hashes plugins; more threads would only make a reload of many services greedier.
@@ -217,6 +221,7 @@ pub fn run(config: Config, strictness: Strictness) -> Result<ExitCode, StartErro
     let code = runtime.block_on(async {
         let (events, incoming) = mpsc::channel(QUEUE);
         let signals = Signals::new().map_err(system("install signal handlers"))?;
+        tokio::spawn(crate::sys::reaper::reap_orphans().map_err(system("install signal handlers"))?);
         let mut master = Master::start(config, strictness, journal.clone(), events)?;
         let code = master.serve(incoming, signals).await;
         if let Some(control) = &master.control {
@@ -227,6 +232,8 @@ pub fn run(config: Config, strictness: Strictness) -> Result<ExitCode, StartErro
     journal.finish();
     // Not a drop: it would wait for a thread that copies a plugin nobody wants any more.
     runtime.shutdown_background();
+    // What left the group of its worker has outlived it, and holds what it inherited: the listeners.
+    crate::sys::reaper::end_descendants(&inherited, LEFT_BEHIND);
     code
 }
 

@@ -14,6 +14,7 @@ pub mod page;
 pub mod peer;
 pub mod process;
 pub mod readiness;
+pub mod reaper;
 pub mod stdio;
 pub mod unix_path;
 pub mod usage;

@@ -51,13 +51,14 @@ enum Life {
 impl Process {
     /// Start `command` as the leader of a new process group.
     pub fn spawn(command: &mut Command) -> io::Result<Process> {
-        let mut child = command.process_group(0).spawn()?;
+        let mut child = super::reaper::spawn(command.process_group(0))?;
         // The child is ours and not reaped, so its pid cannot have been reused.
         match pid(&child).map(|pid| pidfd_open(pid, PidfdFlags::NONBLOCK)) {
             Some(Ok(pidfd)) => Ok(Process { child, pidfd, life: Life::Unreaped }),
             failed => {
                 let _ = child.kill();
                 let _ = child.wait();
+                super::reaper::give_up(&child);
                 Err(failed.and_then(Result::err).map_or_else(|| io::ErrorKind::InvalidData.into(), Into::into))
             }
         }
@@ -109,11 +110,19 @@ impl Process {
             return Ok(None);
         }
         self.kill()?;
-        let status = self.child.try_wait()?;
+        let status = super::reaper::reap(&mut self.child)?;
         if status.is_some() {
             self.life = Life::Reaped;
         }
         Ok(status)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if self.life == Life::Unreaped {
+            super::reaper::give_up(&self.child);
+        }
     }
 }
 

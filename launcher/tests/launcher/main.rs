@@ -16,6 +16,7 @@ mod hot_restart;
 mod limits;
 mod native;
 mod network;
+mod orphans;
 mod output;
 mod sandbox;
 mod serving;
