@@ -34,6 +34,9 @@ pub async fn run(command: &str, directory: &Path) -> Result<(), BuildError> {
     let output = || io::Result::Ok(Stdio::from(io::stderr().as_fd().try_clone_to_owned()?));
     let mut shell = std::process::Command::new("/bin/sh");
     shell.arg("-c").arg(command).current_dir(directory).stdin(Stdio::null());
+    for variable in crate::sys::notify::VARIABLES {
+        shell.env_remove(variable);
+    }
     shell.stdout(output().map_err(start)?).stderr(output().map_err(start)?);
     let process = KillOnDrop(Process::spawn(&mut shell).map_err(start)?);
     let status = process.ended().await.map_err(start)?;

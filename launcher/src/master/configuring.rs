@@ -39,12 +39,14 @@ enum Purpose {
 impl Master {
     /// Read the file, then apply what differs.
     pub(super) fn read_config(&mut self, why: String, scope: Scope) {
+        self.tell_of_reload();
         let path = self.config.path.clone();
         self.read(Reading { path, purpose: Purpose::Apply { why, scope, asked: None } });
     }
 
     /// The same by somebody's order, and with another file if `path` is given.
     pub(super) fn read_config_for(&mut self, asked: Asked, path: Option<String>, scope: Scope) {
+        self.tell_of_reload();
         let path = path.map_or_else(|| self.config.path.clone(), PathBuf::from);
         let verb = if scope == Scope::Configuration { "apply" } else { "reload" };
         let why = format!("{verb} {}", asked.who);

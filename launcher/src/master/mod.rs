@@ -40,6 +40,7 @@ mod performing;
 pub mod pool;
 pub mod service;
 pub mod statistics;
+mod systemd;
 pub mod trigger;
 pub mod watch;
 
@@ -49,6 +50,7 @@ use listeners::Listeners;
 use orders::Scale;
 use pool::{Generation, Ids, WorkerId};
 use service::{Outcome, PrepareError, Service, ServiceKey};
+use systemd::Systemd;
 use trigger::Trigger;
 use watch::Watcher;
 
@@ -200,6 +202,8 @@ struct Master {
     /// What a service that cannot be started means.
     strictness: Strictness,
     started: Instant,
+    /// Who manages the launcher, if it wants to be told.
+    systemd: Option<Systemd>,
     /// Gone before the lock, so that the socket's path is never another master's.
     control: Option<control::Server>,
     _lock: lock::Lock,
@@ -256,6 +260,11 @@ impl Master {
             permits: Arc::new(Semaphore::new(parallel)),
         };
         let watcher = Some(Watcher::new()?);
+        let systemd = Systemd::connect().unwrap_or_else(|error| {
+            let reason = format!("NOTIFY_SOCKET cannot be used: {error}; systemd is told nothing");
+            journal.record(&Fact::Trouble { reason });
+            None
+        });
         let mut master = Master {
             journal,
             services: BTreeMap::new(),
@@ -272,6 +281,7 @@ impl Master {
             phase: Phase::Starting,
             strictness,
             started: Instant::now(),
+            systemd,
             _lock: lock,
             config,
         };
@@ -297,7 +307,8 @@ impl Master {
 
     async fn serve(&mut self, mut events: mpsc::Receiver<Event>, mut signals: Signals) -> ExitCode {
         loop {
-            let deadline = self.services.values().filter_map(|service| service.pool.next_deadline()).min();
+            let deadline = self.services.values().filter_map(|service| service.pool.next_deadline());
+            let deadline = deadline.chain(self.systemd.as_ref().and_then(Systemd::next_deadline)).min();
             let event = tokio::select! {
                 // Signals first: whatever floods the queue, the operator is heard.
                 biased;
@@ -309,6 +320,7 @@ impl Master {
             self.handle(event);
             self.follow_up();
             self.announce();
+            self.inform_systemd();
             if let Phase::Stopping(code) = self.phase
                 && self.services.is_empty()
             {

@@ -105,9 +105,7 @@ impl Master {
         let assign = assign(service, deployable, id, slot, generation, place, listeners);
         let mut command = Command::new(&self.pinner.binary);
         command.arg0("launcher").args(["worker", &format!("{}/{}", service.name, slot.0)]).envs(&assign.env);
-        // What systemd told the master is not for its workers: READY=1 from one would be taken for the master's.
-        for variable in ["NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID", "WATCHDOG_USEC", "WATCHDOG_PID"]
-        {
+        for variable in sys::notify::VARIABLES {
             command.env_remove(variable);
         }
         let events = self.events.clone();

@@ -9,6 +9,7 @@ pub mod inotify;
 pub mod listener;
 pub mod local_time;
 pub mod memfd;
+pub mod notify;
 pub mod orphan;
 pub mod page;
 pub mod peer;

@@ -25,3 +25,4 @@ mod statistics;
 mod steering;
 mod stop;
 mod streaming;
+mod systemd;

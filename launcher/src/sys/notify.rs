@@ -1,0 +1,49 @@
+//! Telling systemd about this process: a datagram to the socket that `NOTIFY_SOCKET` names. sd_notify(3).
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::Duration;
+
+/// What systemd says to the process that it started and to no other: a child that answered in its name would be
+/// believed.
+pub const VARIABLES: [&str; 6] =
+    ["NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID", "WATCHDOG_USEC", "WATCHDOG_PID"];
+
+/// A socket that is connected to whoever wants to be told; `None`: nobody does. It does not block.
+pub fn connect() -> io::Result<Option<UnixDatagram>> {
+    std::env::var_os("NOTIFY_SOCKET").filter(|name| !name.is_empty()).map(|name| to(&name)).transpose()
+}
+
+fn to(name: &OsStr) -> io::Result<UnixDatagram> {
+    let address = match name.as_bytes() {
+        [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
+        _ => SocketAddr::from_pathname(name)?,
+    };
+    let socket = UnixDatagram::unbound()?;
+    socket.set_nonblocking(true)?;
+    socket.connect_addr(&address)?;
+    Ok(socket)
+}
+
+/// Within which time it must hear of this process, always: `WATCHDOG_USEC`, unless `WATCHDOG_PID` is another's.
+pub fn watchdog() -> Option<Duration> {
+    let number = |name| std::env::var(name).ok()?.parse::<u64>().ok();
+    if std::env::var_os("WATCHDOG_PID").is_some() && number("WATCHDOG_PID") != Some(std::process::id().into()) {
+        return None;
+    }
+    number("WATCHDOG_USEC").filter(|microseconds| *microseconds > 0).map(Duration::from_micros)
+}
+
+/// Microseconds of CLOCK_MONOTONIC, by which systemd tells one reload from the next.
+pub fn monotonic_usec() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: clock_gettime(2) writes a timespec to where it is told, which is ours. This clock always exists.
+    #[expect(unsafe_code, reason = "std's Instant does not tell its number")]
+    unsafe {
+        libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time);
+    }
+    time.tv_sec.unsigned_abs() * 1_000_000 + time.tv_nsec.unsigned_abs() / 1000
+}
