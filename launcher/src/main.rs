@@ -10,9 +10,10 @@ use cli::client::Failure;
 use cli::orders::{self, Order};
 use cli::stream::{self, Part, Source};
 use cli::{Ended, Format, Wait};
-use launcher::master::Strictness;
+use launcher::master::{Starter, Strictness};
 
 mod cli;
+mod daemon;
 mod inspect;
 
 /// Runs WASM components and native plugins as supervised, hot-restarting worker processes.
@@ -32,6 +33,12 @@ enum Command {
         /// End with code 1 if any service cannot be started (default: only if none can)
         #[arg(long)]
         strict: bool,
+        /// Serve in the background: return when every service serves, or say why none does
+        #[arg(long)]
+        daemon: bool,
+        /// This is the process that `--daemon` has started
+        #[arg(long, hide = true, conflicts_with = "daemon")]
+        daemonised: bool,
     },
     /// Check a configuration and its plugins without running anything
     Check(ConfigFile),
@@ -271,7 +278,20 @@ fn main() -> ExitCode {
         Command::Plan { config, shown } => steered(cli::plan::plan(&config.path(), shown.output)),
         Command::Apply { config, wait, shown } => steered(cli::plan::apply(&config.path(), wait.meant(), shown.output)),
         Command::Completions { shell } => completions(shell),
-        Command::Run { config, strict } => run(config, strict),
+        Command::Run { config, strict, daemon, daemonised } => {
+            let strictness = if strict { Strictness::Strict } else { Strictness::Lenient };
+            match (daemon, daemonised) {
+                (true, _) => daemon::start(&config.path(), strictness),
+                (_, true) => match Starter::meet() {
+                    Ok(starter) => run(config, strictness, Some(starter)),
+                    Err(error) => {
+                        eprintln!("launcher: --daemonised is for `launcher run --daemon` only: {error}");
+                        ExitCode::from(BAD_INPUT)
+                    }
+                },
+                _ => run(config, strictness, None),
+            }
+        }
         Command::Check(config) => inspect::check(&config.path()),
         Command::Inspect { plugin } => inspect::inspect(&plugin),
         Command::Schema => inspect::schema(),
@@ -300,7 +320,7 @@ fn completions(shell: Shell) -> ExitCode {
     steered(cli::print(&script).map(|()| Ended::Done))
 }
 
-fn run(file: ConfigFile, strict: bool) -> ExitCode {
+fn run(file: ConfigFile, strictness: Strictness, starter: Option<Starter>) -> ExitCode {
     let config = match launcher::config::load(&file.path()) {
         Ok(config) => config,
         Err(diagnostics) => {
@@ -309,8 +329,7 @@ fn run(file: ConfigFile, strict: bool) -> ExitCode {
         }
     };
     cli::print_diagnostics(&config.warnings);
-    let strictness = if strict { Strictness::Strict } else { Strictness::Lenient };
-    match launcher::master::run(config, strictness) {
+    match launcher::master::run(config, strictness, starter) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("launcher: {error}");

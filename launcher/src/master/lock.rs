@@ -1,6 +1,7 @@
-//! One master for a state directory: flock(2) on a file in it, which also names the master.
+//! One master for a state directory: flock(2) on a file in it, which also names the master; and its pid in a file of
+//! its own, for whoever wants to signal it.
 
-use std::fs::{DirBuilder, File};
+use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -11,6 +12,7 @@ use crate::sys::file::{self, Locked};
 #[derive(Debug)]
 pub struct Lock {
     _file: File,
+    pid_file: PathBuf,
 }
 
 /// Why the state directory is not ours.
@@ -48,8 +50,26 @@ impl Lock {
         }
         let owner = format!("pid {}, {}\n", std::process::id(), config.display());
         file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(owner.as_bytes())).map_err(fail)?;
-        Ok(Lock { _file: file })
+        let pid_file = directory.join("launcher.pid");
+        write_whole(&pid_file, &format!("{}\n", std::process::id())).map_err(fail)?;
+        Ok(Lock { _file: file, pid_file })
     }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // If another master was given the place, the file tells its pid.
+        if fs::read_to_string(&self.pid_file).is_ok_and(|pid| pid.trim() == std::process::id().to_string()) {
+            let _ = fs::remove_file(&self.pid_file);
+        }
+    }
+}
+
+/// Whoever reads the file finds all of the text or what was there before.
+fn write_whole(path: &Path, text: &str) -> io::Result<()> {
+    let beside = path.with_extension("pid.new");
+    file::create_own(&beside)?.write_all(text.as_bytes())?;
+    fs::rename(beside, path)
 }
 
 #[cfg(test)]
@@ -57,12 +77,25 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_pid_of_another_is_left_alone() {
+        let place = tempfile::tempdir().expect("directory");
+        let lock = Lock::take(place.path(), Path::new("/a/config.yaml")).expect("free");
+        let pid_file = place.path().join("launcher.pid");
+        write_whole(&pid_file, "1\n").expect("written");
+        drop(lock);
+        assert_eq!(fs::read_to_string(pid_file).expect("still there"), "1\n");
+    }
+
+    #[test]
     fn the_second_is_refused_and_told_who_the_first_is() {
         let place = tempfile::tempdir().expect("directory");
         let first = Lock::take(place.path(), Path::new("/a/config.yaml")).expect("free");
         let message = Lock::take(place.path(), Path::new("/b.yaml")).expect_err("taken").to_string();
         assert!(message.contains(&format!("pid {}, /a/config.yaml", std::process::id())), "{message}");
+        let pid = fs::read_to_string(place.path().join("launcher.pid")).expect("a pid file");
+        assert_eq!(pid, format!("{}\n", std::process::id()));
         drop(first);
+        assert!(!place.path().join("launcher.pid").exists());
         Lock::take(place.path(), Path::new("/b.yaml")).expect("free again");
     }
 }

@@ -39,6 +39,7 @@ pub mod output;
 mod performing;
 pub mod pool;
 pub mod service;
+mod starter;
 pub mod statistics;
 mod systemd;
 pub mod trigger;
@@ -53,6 +54,8 @@ use service::{Outcome, PrepareError, Service, ServiceKey};
 use systemd::Systemd;
 use trigger::Trigger;
 use watch::Watcher;
+
+pub use starter::{SERVES, Starter};
 
 /// Events that may wait. More slow their senders down, which are tasks of one child each.
 const QUEUE: usize = 1024;
@@ -123,6 +126,8 @@ enum Event {
     Request(Box<control::Request>),
     Watched(Result<Vec<watch::Report<Watched>>, watch::WatchError>),
     Admin(admin::Question),
+    /// Whoever waits for a daemon to serve waits no more.
+    StarterGone,
     /// Old workers had long enough to say that they do not accept any more.
     PromotionOverdue(ServiceKey, Generation),
     Tick,
@@ -202,6 +207,8 @@ struct Master {
     /// What a service that cannot be started means.
     strictness: Strictness,
     started: Instant,
+    /// Who waits for this daemon to serve.
+    starter: Option<starter::Waiting>,
     /// Who manages the launcher, if it wants to be told.
     systemd: Option<Systemd>,
     /// Gone before the lock, so that the socket's path is never another master's.
@@ -209,8 +216,8 @@ struct Master {
     _lock: lock::Lock,
 }
 
-/// Run the launcher on a configuration until it is told to stop.
-pub fn run(config: Config, strictness: Strictness) -> Result<ExitCode, StartError> {
+/// Run the launcher on a configuration until it is told to stop. A daemon has a `starter`.
+pub fn run(config: Config, strictness: Strictness, starter: Option<Starter>) -> Result<ExitCode, StartError> {
     let system = |what| move |source| StartError::System { what, source };
     crate::sys::process::close_on_exec_everything().map_err(system("mark inherited descriptors close-on-exec"))?;
     let inherited = crate::sys::reaper::adopt().map_err(system("adopt orphans"))?;
@@ -227,6 +234,9 @@ pub fn run(config: Config, strictness: Strictness) -> Result<ExitCode, StartErro
         let signals = Signals::new().map_err(system("install signal handlers"))?;
         tokio::spawn(crate::sys::reaper::reap_orphans().map_err(system("install signal handlers"))?);
         let mut master = Master::start(config, strictness, journal.clone(), events)?;
+        let log = master.config.master.state_dir.join("launcher.log");
+        let waiting = starter.map(|starter| starter.wait(&log)).transpose();
+        master.starter = waiting.map_err(system("open launcher.log in the state directory"))?;
         let code = master.serve(incoming, signals).await;
         if let Some(control) = &master.control {
             control.finish(FAREWELL).await;
@@ -281,6 +291,7 @@ impl Master {
             phase: Phase::Starting,
             strictness,
             started: Instant::now(),
+            starter: None,
             systemd,
             _lock: lock,
             config,
@@ -315,6 +326,7 @@ impl Master {
                 name = signals.next() => Event::Signal(name),
                 Some(event) = events.recv() => event,
                 reports = watched(&mut self.watcher) => Event::Watched(reports),
+                () = gone(self.starter.as_ref()), if self.starter.is_some() => Event::StarterGone,
                 () = until(deadline), if deadline.is_some() => Event::Tick,
             };
             self.handle(event);
@@ -344,6 +356,10 @@ impl Master {
                 self.journal.record(&Fact::Trouble { reason });
             }
             Event::Admin(question) => self.on_question(question),
+            Event::StarterGone => {
+                self.starter = None;
+                self.stop(1, "`launcher run --daemon` was interrupted", pool::Event::Drain);
+            }
             Event::PromotionOverdue(key, generation) => self.tell_promotion(key, Some(generation)),
             Event::Tick => {
                 let now = Instant::now();
@@ -505,6 +521,9 @@ impl Master {
         self.journal.record(&fact);
         self.phase = Phase::Serving;
         self.say_what_is_served();
+        if let Some(starter) = self.starter.take() {
+            self.journal.leave_terminal(|| starter.let_go());
+        }
     }
 
     /// The words for a newcomer: what is served where, and a line to try.
@@ -550,6 +569,13 @@ fn milliseconds(duration: Duration) -> u64 {
 async fn watched(watcher: &mut Option<Watcher<Watched>>) -> Result<Vec<watch::Report<Watched>>, watch::WatchError> {
     match watcher {
         Some(watcher) => watcher.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn gone(starter: Option<&starter::Waiting>) {
+    match starter {
+        Some(waiting) => waiting.gone().await,
         None => std::future::pending().await,
     }
 }

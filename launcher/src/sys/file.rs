@@ -44,6 +44,11 @@ pub fn open_or_create_own(path: &Path) -> io::Result<File> {
     options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(path)
 }
 
+/// Open a file of ours, 0600, to add to its end, made if need be; not through a link.
+pub fn append_own(path: &Path) -> io::Result<File> {
+    OpenOptions::new().append(true).create(true).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(path)
+}
+
 /// Whether the lock on a file was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Locked {

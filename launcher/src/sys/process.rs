@@ -197,6 +197,15 @@ pub fn close_on_exec_everything() -> io::Result<()> {
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Leave the session of whoever started this process, and with it the terminal and its signals. setsid(2).
+///
+/// # Errors
+/// This process leads a group already.
+pub fn lead_session() -> io::Result<()> {
+    rustix::process::setsid()?;
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

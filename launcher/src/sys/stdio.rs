@@ -30,3 +30,10 @@ pub fn reader_left() -> io::Result<()> {
         }
     }
 }
+
+/// Put `file` in the place of standard output and standard error.
+pub fn redirect_output(file: &File) -> io::Result<()> {
+    rustix::stdio::dup2_stdout(file)?;
+    rustix::stdio::dup2_stderr(file)?;
+    Ok(())
+}

@@ -9,6 +9,7 @@ mod cli;
 mod configuration;
 mod control_api;
 mod crash;
+mod daemons;
 mod examples;
 mod footprint;
 mod harness;

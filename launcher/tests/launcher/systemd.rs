@@ -6,7 +6,8 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::harness::http::fetch;
 use crate::harness::{Launcher, PATIENCE, Site, guests};
@@ -166,4 +167,17 @@ fn a_watchdog_of_another_process_is_not_answered() {
         let (_, before) = manager.wait("STOPPING=1");
         assert_eq!(before.iter().any(|message| message == "WATCHDOG=1"), answered, "{before:?}");
     }
+}
+
+#[test]
+fn a_daemon_says_that_it_is_the_main_process() {
+    let site = Site::new();
+    site.write("hello.wasm", guests::hello(1));
+    let manager = Manager::at_a_path(&site);
+    let mut command = manager.command(&site, HELLO);
+    assert!(command.arg("--daemon").status().expect("start the launcher").success());
+    let pid = number(&manager.wait("READY=1").0, "MAINPID=");
+    kill(Pid::from_raw(pid as i32), Signal::SIGTERM).expect("it runs");
+    manager.wait("STOPPING=1");
+    assert!(crate::harness::process::ends(pid as u32, PATIENCE));
 }

@@ -10,8 +10,8 @@
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
 use crate::config::LogFormat;
@@ -34,6 +34,7 @@ const FAREWELL: Duration = Duration::from_secs(1);
 enum Item {
     Own(Vec<u8>),
     Output(Vec<u8>),
+    Then(Box<dyn FnOnce() + Send>),
     End(SyncSender<()>),
 }
 
@@ -45,7 +46,7 @@ pub struct Journal {
     feed: Arc<Feed>,
     format: LogFormat,
     level: Level,
-    colour: bool,
+    colour: Arc<AtomicBool>,
 }
 
 impl Journal {
@@ -62,7 +63,7 @@ impl Journal {
         let colour = format == LogFormat::Pretty
             && io::stderr().is_terminal()
             && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        Ok(Journal { queue, lost, feed, format, level, colour })
+        Ok(Journal { queue, lost, feed, format, level, colour: Arc::new(AtomicBool::new(colour)) })
     }
 
     /// The history.
@@ -92,6 +93,14 @@ impl Journal {
         self.push(Item::Output(self.line(&record)));
     }
 
+    /// Do something that takes standard error from the terminal, once everything so far is written.
+    pub fn leave_terminal(&self, act: impl FnOnce() + Send + 'static) {
+        self.colour.store(false, Ordering::Relaxed);
+        if let Err(TrySendError::Full(Item::Then(act))) = self.queue.try_send(Item::Then(Box::new(act))) {
+            act(); // rather too early than never
+        }
+    }
+
     /// Wait until everything is written, but not for ever.
     pub fn finish(&self) {
         let (done, written) = sync_channel(1);
@@ -113,7 +122,7 @@ impl Journal {
                 record.write_json(&mut line);
                 line.push(b'\n');
             }
-            LogFormat::Pretty => record.write_pretty(self.colour, &mut line),
+            LogFormat::Pretty => record.write_pretty(self.colour.load(Ordering::Relaxed), &mut line),
         }
         line
     }
@@ -129,6 +138,10 @@ fn write_lines(lines: &Receiver<Item>, lost: &AtomicU64, feed: &Feed) {
             match line {
                 Item::Own(bytes) => drop(own.write_all(&bytes)),
                 Item::Output(bytes) => drop(output.write_all(&bytes)),
+                Item::Then(act) => {
+                    let _ = (own.flush(), output.flush());
+                    act();
+                }
                 Item::End(done) => {
                     let _ = (own.flush(), output.flush());
                     let _ = done.send(());
