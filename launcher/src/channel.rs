@@ -35,8 +35,8 @@ pub const VERSION: u32 = 1;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ToWorker {
-    /// Become a worker of a service. Descriptors: [`Assign::plugin`]'s, the page of [`Assign::statistics`], then one for
-    /// each of [`Assign::listeners`].
+    /// Become a worker of a service. Descriptors: [`Assign::plugin`]'s, the page of [`Assign::statistics`], one for each of
+    /// [`Assign::listeners`], then the access log's if that goes to a file.
     Assign(Box<Assign>),
     /// Check a plugin without executing it and, for WASM, compile it.
     /// Descriptors: the source, then a writable memfd for the compiled form.
@@ -46,6 +46,8 @@ pub enum ToWorker {
     },
     /// Stop accepting, finish what is in flight, exit 0. The deadline is the master's.
     Drain,
+    /// Write the access log to this descriptor from now on: the file was moved away. Descriptor: the new file.
+    ReopenAccessLog,
     /// Look at the listeners once more: a worker that died may have swallowed a wake-up.
     Nudge,
 }
@@ -111,6 +113,9 @@ pub struct Assign {
     pub config: serde_json::Value,
     /// Whether the plugin is told the client's address in headers.
     pub forwarded: Forwarded,
+    /// Whether and where requests are told.
+    #[serde(default)]
+    pub access_log: Option<AccessLog>,
     /// Limits of the process and of its HTTP side.
     pub limits: Limits,
     /// What a WASM guest may use.
@@ -131,6 +136,35 @@ pub enum Forwarded {
     Set,
     /// The client's address is appended to what came.
     Append,
+}
+
+/// The access log of a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccessLog {
+    /// How a line looks.
+    pub format: AccessFormat,
+    /// Where it goes.
+    pub to: AccessTo,
+}
+
+/// How a line of the access log looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AccessFormat {
+    /// An object.
+    Json,
+    /// As Apache's and nginx's `combined`.
+    Combined,
+}
+
+/// Where an access log goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AccessTo {
+    /// The worker's standard output.
+    Output,
+    /// A file, whose descriptor comes with the assignment.
+    File,
 }
 
 /// Who a worker becomes before it loads the plugin.

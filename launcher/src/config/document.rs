@@ -211,6 +211,8 @@ fn master(
         "json" => LogFormat::Json,
         _ => LogFormat::Pretty,
     };
+    let field = log.field("file");
+    let log_file = reader.text(&field).map(|text| places::file(text, base));
     Master {
         state_dir: state_dir.unwrap_or_else(|| {
             let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
@@ -219,5 +221,8 @@ fn master(
         admin,
         log_format,
         log_level: reader.choice(&log.field("level")).to_owned(),
+        log_file,
+        log_max_size: reader.size(&log.field("max_size")).unwrap_or(u64::MAX),
+        log_keep: reader.small(&log.field("keep")),
     }
 }

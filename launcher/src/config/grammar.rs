@@ -54,6 +54,8 @@ pub(super) enum Form {
     Section(&'static [Key]),
     /// A mapping from names to mappings with these keys.
     Services(&'static [Key]),
+    /// One of some words for the key `format` of a mapping with these keys, or the mapping.
+    Access(&'static [Key]),
     /// An address, a mapping with these keys, or a list of both.
     Listen(&'static [Key]),
     /// A mapping from names to scalars.
@@ -126,6 +128,13 @@ pub(super) static SERVICE: &[Key] = &[
         "append",
         "tell the plugin the client's address in Forwarded and X-Forwarded-For: set them and drop what the client sent, or append to what a trusted proxy sent",
     ),
+    key(
+        "access_log",
+        Form::Access(ACCESS_LOG),
+        "",
+        "json",
+        "tell every request: json or combined, into the log, or a mapping; off unless given",
+    ),
     key("balance", Form::Choice(&["requests"]), "requests", "requests", "how connections spread over the workers"),
     key("reload", Form::Section(RELOAD), "", "", "how a change is rolled out"),
     key("restart", Form::Section(RESTART), "", "", "how crashes are answered"),
@@ -142,6 +151,24 @@ pub(super) static SERVICE: &[Key] = &[
 pub(super) static LISTEN: &[Key] = &[
     key("name", Form::Text, "", "", "the name under which the plugin finds it; the address unless given"),
     key("address", Form::Text, "", "", "the address"),
+];
+
+/// The mapping under `access_log:`.
+pub(super) static ACCESS_LOG: &[Key] = &[
+    key(
+        "format",
+        Form::Choice(&["json", "combined"]),
+        "json",
+        "combined",
+        "json: one object a line, combined: as Apache and nginx write it",
+    ),
+    key(
+        "file",
+        Form::Text,
+        "",
+        "access.log",
+        "a file instead of the worker's standard output; relative paths are relative to this file",
+    ),
 ];
 
 static RELOAD: &[Key] = &[
@@ -296,4 +323,19 @@ static LOG: &[Key] = &[
         "debug",
         "the least severe messages that are written",
     ),
+    key(
+        "file",
+        Form::Text,
+        "",
+        "launcher.log",
+        "a file that gets everything, too; relative paths are relative to this file",
+    ),
+    key(
+        "max_size",
+        Form::Size { least: 4 << 10 },
+        "64MiB",
+        "10MB",
+        "size at which the file becomes FILE.1, and FILE.1 becomes FILE.2",
+    ),
+    key("keep", Form::Count { least: 1, most: 1000, auto: false }, "5", "9", "such files that are kept"),
 ];

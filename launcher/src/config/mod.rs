@@ -7,6 +7,7 @@
 //! `${…}`, `service` and `document` read the tree through `reader`, which holds every mapping against `grammar`;
 //! what is wrong is collected as [`Diagnostics`]. Reading changes nothing on the system.
 
+mod access_log;
 mod diagnostics;
 mod difference;
 mod document;
@@ -71,6 +72,8 @@ pub struct Service {
     pub balance: Balance,
     /// Whether the plugin is told the client's address in headers.
     pub forwarded: Forwarded,
+    /// Whether and where requests are told.
+    pub access_log: Option<AccessLog>,
     /// How a change is rolled out.
     pub reload: Reload,
     /// How crashes are answered.
@@ -127,6 +130,24 @@ pub enum Forwarded {
     Set,
     /// Appended to what came: whoever connects is a proxy that is trusted.
     Append,
+}
+
+/// `access_log:`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccessLog {
+    /// How a line looks.
+    pub format: AccessFormat,
+    /// Absolute; `None`: the worker's standard output.
+    pub file: Option<PathBuf>,
+}
+
+/// `access_log.format`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AccessFormat {
+    /// One object a line.
+    Json,
+    /// As Apache and nginx write it.
+    Combined,
 }
 
 /// `reload:`
@@ -213,6 +234,30 @@ pub struct Master {
     pub log_format: LogFormat,
     /// `log.level`: a `tracing` level name.
     pub log_level: String,
+    /// `log.file`, absolute.
+    pub log_file: Option<PathBuf>,
+    /// `log.max_size`, bytes.
+    pub log_max_size: u64,
+    /// `log.keep`, at least 1.
+    pub log_keep: u32,
+}
+
+impl Master {
+    /// A log at this path that is rotated as `log` says.
+    pub fn rotated(&self, path: PathBuf) -> LogFile {
+        LogFile { path, max_size: self.log_max_size, keep: self.log_keep }
+    }
+}
+
+/// A log that is rotated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogFile {
+    /// Absolute.
+    pub path: PathBuf,
+    /// Bytes at which it is renamed.
+    pub max_size: u64,
+    /// Renamed files that are kept, at least 1.
+    pub keep: u32,
 }
 
 /// `master.log.format`

@@ -65,6 +65,11 @@ fn missing(text: &str, path: &Path) -> Complaint {
     }
 }
 
+/// A file that will be made when it is needed.
+pub(super) fn file(text: &str, base: &Path) -> PathBuf {
+    tidy(&base.join(text))
+}
+
 /// A directory that a guest shall see.
 pub(super) fn directory(text: &str, base: &Path) -> Result<PathBuf, Complaint> {
     let path = tidy(&base.join(text));

@@ -83,6 +83,13 @@ fn form(form: &Form) -> Value {
             "propertyNames": { "pattern": "^[A-Za-z0-9_-]{1,64}$" },
             "additionalProperties": object(keys, &["plugin", "listen"]),
         }),
+        Form::Access(keys) => {
+            let words = keys.iter().find_map(|key| match key.form {
+                Form::Choice(words) => Some(words),
+                _ => None,
+            });
+            json!({ "anyOf": [{ "enum": words }, nullable(object(keys, &[])), variable] })
+        }
         Form::Listen(keys) => {
             let one = json!([{ "type": "string", "minLength": 1 }, object(keys, &["address"])]);
             let mut all = vec![json!({ "type": "array", "minItems": 1, "items": { "anyOf": one } })];

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
 
+use super::access_log::access_log;
 use super::diagnostics::{Complaint, Diagnostic, quoted};
 use super::grammar::{DIRECTORY, Form, LISTEN, SERVICE};
 use super::identity::{Account, Culprit, identity};
@@ -46,6 +47,7 @@ pub(super) fn service(
         "append" => Forwarded::Append,
         _ => Forwarded::Off,
     };
+    let access_log = access_log(reader, &service, base);
     let reload = reload(reader, &service);
     let restart = restart(reader, &service);
     let stop = reader.subsection(&service, "stop");
@@ -65,6 +67,7 @@ pub(super) fn service(
         config,
         balance,
         forwarded,
+        access_log,
         reload,
         restart,
         drain_timeout,

@@ -40,7 +40,7 @@ impl Lock {
     /// Make the directory if need be and take it.
     pub fn take(directory: &Path, config: &Path) -> Result<Lock, LockError> {
         let fail = |source| LockError::Io { directory: directory.to_owned(), source };
-        DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(fail)?;
+        make_directory(directory)?;
         let mut file = file::open_or_create_own(&directory.join("lock")).map_err(fail)?;
         if file::lock(&file).map_err(fail)? == Locked::Others {
             let mut owner = String::new();
@@ -70,6 +70,12 @@ fn write_whole(path: &Path, text: &str) -> io::Result<()> {
     let beside = path.with_extension("pid.new");
     file::create_own(&beside)?.write_all(text.as_bytes())?;
     fs::rename(beside, path)
+}
+
+/// Make a state directory, for its user alone, if it is not there.
+pub fn make_directory(directory: &Path) -> Result<(), LockError> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
+    made.map_err(|source| LockError::Io { directory: directory.to_owned(), source })
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@
 //! - [`listeners`]: the sockets; [`watch`]: changes of files; [`journal`]: what is told
 //! - `control`, `orders`: whoever steers it, and what it does then; [`trigger`]: why, and who waits for the end
 //! - `admin`: `/readyz`, `/metrics` and the like
+//! - `access_logs`: their files
 //! - `performing`: actions of the pools; `configuring`: a new configuration, as a difference
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -24,6 +25,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 use crate::config::{self, Config};
 
+mod access_logs;
 mod admin;
 pub mod build;
 pub mod cache;
@@ -227,16 +229,27 @@ pub fn run(config: Config, strictness: Strictness, starter: Option<Starter>) -> 
         .max_blocking_threads(2)
         .build()
         .map_err(system("start the event loop"))?;
-    let journal = Journal::start(config.master.log_format, Level::named(&config.master.log_level))
-        .map_err(system("start the journal's thread"))?;
+    let log = config.master.log_file.clone();
+    let log = log.or_else(|| starter.is_some().then(|| config.master.state_dir.join("launcher.log")));
+    if starter.is_some() {
+        // The log may be there before the lock, which makes the directory otherwise.
+        lock::make_directory(&config.master.state_dir)?;
+    }
+    let journal = Journal::start(journal::Settings {
+        format: config.master.log_format,
+        level: Level::named(&config.master.log_level),
+        file: log.clone().map(|path| config.master.rotated(path)),
+        terminal: true,
+    })
+    .map_err(system("start the journal's threads"))?;
     let code = runtime.block_on(async {
         let (events, incoming) = mpsc::channel(QUEUE);
         let signals = Signals::new().map_err(system("install signal handlers"))?;
         tokio::spawn(crate::sys::reaper::reap_orphans().map_err(system("install signal handlers"))?);
         let mut master = Master::start(config, strictness, journal.clone(), events)?;
-        let log = master.config.master.state_dir.join("launcher.log");
-        let waiting = starter.map(|starter| starter.wait(&log)).transpose();
-        master.starter = waiting.map_err(system("open launcher.log in the state directory"))?;
+        if let (Some(starter), Some(log)) = (starter, log) {
+            master.starter = Some(starter.wait(&log).map_err(system("open the log"))?);
+        }
         let code = master.serve(incoming, signals).await;
         if let Some(control) = &master.control {
             control.finish(FAREWELL).await;
@@ -379,6 +392,7 @@ impl Master {
             ("SIGHUP", _) => "reading the configuration and the plugins again",
             ("SIGTTIN", _) => "one worker more for each service",
             ("SIGTTOU", _) => "one worker fewer for each service",
+            ("SIGUSR1", _) => "opening the log files anew",
             _ => "ignored",
         };
         self.journal.record(&Fact::Signal { name, effect });
@@ -386,6 +400,10 @@ impl Master {
             ("SIGTERM" | "SIGINT", Phase::Stopping(_)) | ("SIGQUIT", _) => self.stop(0, name, pool::Event::Kill),
             ("SIGTERM" | "SIGINT", _) => self.stop(0, name, pool::Event::Drain),
             ("SIGHUP", Phase::Starting | Phase::Serving) => self.read_config(name.to_owned(), Scope::Everything),
+            ("SIGUSR1", _) => {
+                self.journal.reopen();
+                self.reopen_access_logs();
+            }
             ("SIGTTIN", Phase::Serving) => self.scale_all(Scale::By(1), name),
             ("SIGTTOU", Phase::Serving) => self.scale_all(Scale::By(-1), name),
             _ => {}
@@ -587,7 +605,7 @@ async fn until(deadline: Option<Instant>) {
 }
 
 /// The signals to a master. Conventions: TERM, INT, HUP (everybody), QUIT quick (gunicorn; nginx means graceful
-/// by it), TTIN and TTOU (unicorn, gunicorn, Puma).
+/// by it), USR1 (nginx, gunicorn: logs), TTIN and TTOU (unicorn, gunicorn, Puma).
 struct Signals {
     terminate: Signal,
     interrupt: Signal,

@@ -7,6 +7,7 @@ use std::process::{Command, ExitStatus};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::access_logs;
 use super::child::{self, Child};
 use super::generation::Pinned;
 use super::journal::{Fact, Stream, WorkerName};
@@ -102,7 +103,10 @@ impl Master {
             parcel.push(bound.socket);
             listeners.push(channel::Listener { name: listen.name.clone(), address: bound.address });
         }
+        let access_log = settings.access_log.as_ref();
+        let access_log = access_log.and_then(|log| access_logs::open(log, &mut parcel, &self.journal));
         let assign = assign(service, deployable, id, slot, generation, place, listeners);
+        let assign = channel::Assign { access_log, ..assign };
         let mut command = Command::new(&self.pinner.binary);
         command.arg0("launcher").args(["worker", &format!("{}/{}", service.name, slot.0)]).envs(&assign.env);
         for variable in sys::notify::VARIABLES {
@@ -408,6 +412,7 @@ fn assign(
             config::Forwarded::Set => channel::Forwarded::Set,
             config::Forwarded::Append => channel::Forwarded::Append,
         },
+        access_log: None,
         limits: channel::Limits {
             memory: limits.memory,
             request_timeout: limits.request_timeout,

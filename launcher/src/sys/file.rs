@@ -3,7 +3,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use rustix::fs::{FlockOperation, flock};
@@ -47,6 +47,26 @@ pub fn open_or_create_own(path: &Path) -> io::Result<File> {
 /// Open a file of ours, 0600, to add to its end, made if need be; not through a link.
 pub fn append_own(path: &Path) -> io::Result<File> {
     OpenOptions::new().append(true).create(true).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(path)
+}
+
+/// Open a log for appending, made 0640 if need be; not through a link in its place. It must be a regular file or a
+/// device: a pipe that nobody reads would stop its writer.
+pub fn open_log(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    // NONBLOCK: opening a pipe would wait for its reader. It changes nothing for a file.
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
+    let file =
+        options.append(true).create(true).mode(0o640).custom_flags(flags).open(path).map_err(|error| {
+            match error.raw_os_error() {
+                Some(libc::ELOOP) => io::Error::new(error.kind(), "it is a symbolic link"),
+                _ => error,
+            }
+        })?;
+    let kind = file.metadata()?.file_type();
+    if kind.is_file() || kind.is_char_device() {
+        return Ok(file);
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidInput, "it is neither a regular file nor a device"))
 }
 
 /// Whether the lock on a file was taken.

@@ -25,9 +25,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
 use crate::channel::statistics::Counters;
-use crate::channel::{self, Assign, Channel, Large, Plugin, ToMaster, ToWorker};
+use crate::channel::{self, AccessTo, Assign, Channel, Large, Plugin, ToMaster, ToWorker};
 use crate::sys;
 use forwarding::Forwarding;
+use http::access::AccessLog;
 use http::{Control, Server};
 use plugin::HttpPlugin;
 use plugin::native::{self, NativeHttp};
@@ -71,10 +72,15 @@ fn fail(channel: &OwnedFd, reason: String) -> ExitCode {
 
 /// Serve until told to drain. An error is why the worker cannot serve, for a person.
 fn serve(channel: &OwnedFd, assign: Assign, mut descriptors: Vec<OwnedFd>) -> Result<(), String> {
-    if descriptors.len() != 2 + assign.listeners.len() {
+    let to_file = assign.access_log.as_ref().is_some_and(|log| log.to == AccessTo::File);
+    if descriptors.len() != 2 + assign.listeners.len() + usize::from(to_file) {
         return Err("the assignment and its descriptors do not match".to_owned());
     }
     sys::heap::keep_blocks();
+    let access = match &assign.access_log {
+        Some(settings) => Some(access_log(&assign, settings, to_file.then(|| descriptors.pop()).flatten())?),
+        None => None,
+    };
     let listeners = descriptors.split_off(2);
     let counters = Counters::shared(&descriptors.remove(1), assign.statistics)
         .map_err(|error| format!("the page for its statistics cannot be used: {error}"))?;
@@ -98,11 +104,11 @@ fn serve(channel: &OwnedFd, assign: Assign, mut descriptors: Vec<OwnedFd>) -> Re
         match &assign.plugin {
             Plugin::Wasm(manifest) => {
                 let guest = plugin::wasm::load(loadable, manifest, &assign).await?;
-                run(channel, assign, listeners, counters, guest).await
+                run(channel, assign, listeners, (counters, access), guest).await
             }
             Plugin::Native => {
                 let native = load_native(&loadable, &assign)?;
-                let served = run(channel, assign, listeners, counters, native).await;
+                let served = run(channel, assign, listeners, (counters, access), native).await;
                 // Calls that the plugin still holds: then nothing may be dropped under them.
                 let _ = native.shutdown();
                 if served.is_ok() {
@@ -135,7 +141,7 @@ async fn run<P: HttpPlugin>(
     channel: &OwnedFd,
     assign: Assign,
     listeners: Vec<OwnedFd>,
-    counters: Counters,
+    (counters, access): (Counters, Option<Arc<AccessLog>>),
     plugin: P,
 ) -> Result<(), String> {
     let ours = duplicate(channel)?;
@@ -149,7 +155,7 @@ async fn run<P: HttpPlugin>(
     let listeners = assign.listeners.into_iter().zip(listeners).collect();
     let left = Arc::new(Notify::new());
     let report = report(wish.clone(), Arc::clone(&left));
-    let (server, control) = Server::new(Arc::new(plugin), limits, listeners, counters, report)
+    let (server, control) = Server::new(Arc::new(plugin), limits, listeners, counters, report, access.clone())
         .map_err(|error| format!("the listeners cannot be served: {error}"))?;
 
     let mut terminate =
@@ -174,10 +180,23 @@ async fn run<P: HttpPlugin>(
         left.notified().await;
         drop(leaver.send(&ToMaster::NotAccepting, &[]).await);
     });
-    tokio::spawn(obey(Arc::clone(&channel), control));
+    tokio::spawn(obey(Arc::clone(&channel), control, access.clone()));
     channel.send(&ToMaster::Ready, &[]).await.map_err(|error| error.to_string())?;
     server.serve().await;
+    if let Some(access) = access {
+        access.flush();
+    }
     Ok(())
+}
+
+fn access_log(assign: &Assign, settings: &channel::AccessLog, file: Option<OwnedFd>) -> Result<Arc<AccessLog>, String> {
+    let identity = http::access::Identity { service: assign.service.clone(), slot: assign.slot };
+    let file = match file {
+        Some(file) => Ok(file),
+        None => std::io::stdout().as_fd().try_clone_to_owned(),
+    };
+    file.and_then(|file| AccessLog::start(identity, settings.format, file))
+        .map_err(|error| format!("the access log cannot be written: {error}"))
 }
 
 /// Where the HTTP side's events go: to the master, or into the worker's output.
@@ -195,11 +214,16 @@ fn report(wish: Wish, left: Arc<Notify>) -> http::Report {
 }
 
 /// Follow the master's orders, until it is gone.
-async fn obey(channel: Arc<Channel>, control: Control) {
+async fn obey(channel: Arc<Channel>, control: Control, access: Option<Arc<AccessLog>>) {
     loop {
         match channel.receive::<ToWorker>(Large::Accepted).await {
             Ok(Some((ToWorker::Drain, _))) => control.drain(),
             Ok(Some((ToWorker::Nudge, _))) => control.nudge(),
+            Ok(Some((ToWorker::ReopenAccessLog, descriptors))) => {
+                if let (Some(access), Some(file)) = (&access, descriptors.into_iter().next()) {
+                    access.replace(file);
+                }
+            }
             // Of a later version: what it asks for is not known here.
             Ok(Some(_)) => {}
             Ok(None) | Err(_) => return control.drain(),

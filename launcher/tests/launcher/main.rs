@@ -3,6 +3,7 @@
 //! Each file is named for a kind of promise, each test for one promise. [`harness`] starts the program on port 0,
 //! reads its event log, and talks HTTP with a client of its own that never retries.
 
+mod access_log;
 mod admin;
 mod both_builds;
 mod cli;
@@ -15,6 +16,7 @@ mod footprint;
 mod harness;
 mod hot_restart;
 mod limits;
+mod logs;
 mod native;
 mod network;
 mod orphans;

@@ -18,11 +18,15 @@
 //! | `/loop` | the worker is stuck | 504 |
 //! | `/hang` | 504 | 504 |
 //! | `/leak?MIB` | the memory is the worker's until it ends | the instance's |
+//! | `/flood?MIB`, `/long-line?MIB` | prints that much in lines of 100 bytes, or in one line | the same |
+//! | `/print?NUMBER`, `/count?LINES` | prints that number, or so many numbered lines | the same |
+//! | `/escapes` | prints what a terminal would obey, and bytes that are no text | the same |
 //! | `/fail-body`, `/short`, `/long` | the response is cut off, or 500 | the same |
 //! | `/slow?MS` | answers late | answers late |
 
 #![cfg_attr(not(target_family = "wasm"), expect(unsafe_code, reason = "a segmentation fault on purpose"))]
 
+use std::io::Write;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -110,6 +114,17 @@ impl Drop for Payload {
     }
 }
 
+/// Prints a text again and again.
+fn print_out(text: &[u8], times: u64) {
+    let mut output = std::io::stdout().lock();
+    for _ in 0..times {
+        if output.write_all(text).is_err() {
+            return;
+        }
+    }
+    let _ = output.flush();
+}
+
 static LEAK: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
 
 /// A body of one chunk, after which `next` decides.
@@ -148,6 +163,16 @@ async fn handle(request: Request) -> Result<Response, http::Error> {
         },
         "/hang" => worker_sdk::sleep(Duration::from_secs(100_000)).await,
         "/slow" => worker_sdk::sleep(Duration::from_millis(number)).await,
+        "/flood" => print_out(&[&[b'x'; 99][..], b"\n"].concat().repeat(160), number * 66),
+        "/long-line" => {
+            print_out(&[b'y'; 1 << 14], number << 6);
+            print_out(b"\n", 1);
+        }
+        "/escapes" => {
+            print_out(b"\x1b[2J\x1b]0;mine\x07 \x9b31m \xc2\x9b \xff\xfe \xe2\x80\xae\xe2\x80\xa8 \x7f\x08\n", 1)
+        }
+        "/print" => println!("{number}"),
+        "/count" => (1..=number).for_each(|line| println!("line {line}")),
         "/leak" => {
             let block = vec![1; usize::try_from(number).unwrap_or(0) << 20];
             LEAK.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(block);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::super::grammar::{Form, Key, ROOT, SERVICE};
-use super::super::{Address, Balance, LogFormat, load, load_master, schema};
+use super::super::{AccessFormat, AccessLog, Address, Balance, LogFormat, load, load_master, schema};
 use super::{Place, with};
 
 fn tcp(address: &str) -> Address {
@@ -60,7 +60,26 @@ fn what_is_left_out_has_its_default() {
     assert_eq!(config.master.admin, None);
     assert_eq!(config.master.log_format, LogFormat::Pretty);
     assert_eq!(config.master.log_level, "info");
+    assert_eq!(config.master.log_file, None);
+    assert_eq!((config.master.log_max_size, config.master.log_keep), (64 << 20, 5));
+    assert_eq!(hello.access_log, None);
     assert!(config.warnings.is_empty());
+}
+
+#[test]
+fn an_access_log_is_a_word_or_a_mapping() {
+    let place = Place::new();
+    for (written, format) in [
+        ("json", AccessFormat::Json),
+        ("combined", AccessFormat::Combined),
+        ("{}", AccessFormat::Json),
+        ("{ format: combined }", AccessFormat::Combined),
+    ] {
+        let config = place.accept(&format!(
+            "services: {{ hello: {{ plugin: hello.wasm, listen: '127.0.0.1:8080', access_log: {written} }} }}"
+        ));
+        assert_eq!(config.services["hello"].access_log, Some(AccessLog { format, file: None }), "{written}");
+    }
 }
 
 #[test]
@@ -81,6 +100,7 @@ fn every_key_has_its_documented_meaning() {
     env: { GREETING: hello, PORT: 0x1F, FLAG: yes, TRUE: true, RATE: 1.50, EMPTY: '' }
     config: { any: [yaml, 1, -2.5, true, null], nested: { port: '${PORT}' } }
     balance: requests
+    access_log: { format: combined, file: logs/access.log }
     reload: { watch: false, surge: 2, ready_timeout: 5s, probation: 0s, settle: 200ms }
     restart: { backoff: 1s..1m30s, budget: 3/10s, reset_after: 2m }
     stop: { drain_timeout: 1s }
@@ -94,7 +114,7 @@ fn every_key_has_its_documented_meaning() {
 master:
   state_dir: state
   admin: 127.0.0.1:9090
-  log: { format: json, level: debug }
+  log: { format: json, level: debug, file: launcher.log, max_size: 10MB, keep: 9 }
 ",
     );
     let hello = &config.services["hello"];
@@ -107,6 +127,8 @@ master:
     let socket = Address::Unix { path: root.join("run/hello.sock"), mode: Some(0o660) };
     assert_eq!(hello.listen[1].address, socket);
     assert_eq!(hello.listen[2].address, tcp("[::1]:8081"));
+    let access = AccessLog { format: AccessFormat::Combined, file: Some(root.join("logs/access.log")) };
+    assert_eq!(hello.access_log, Some(access));
     assert_eq!(hello.workers, 3);
     let env: Vec<(&str, &str)> = hello.env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     let expected =
@@ -145,6 +167,8 @@ master:
     assert_eq!(config.master.admin, Some("127.0.0.1:9090".parse().expect("an address")));
     assert_eq!(config.master.log_format, LogFormat::Json);
     assert_eq!(config.master.log_level, "debug");
+    assert_eq!(config.master.log_file, Some(root.join("launcher.log")));
+    assert_eq!((config.master.log_max_size, config.master.log_keep), (10_000_000, 9));
 }
 
 #[test]

@@ -136,7 +136,11 @@ where
         }
         let body = match &mut self.content {
             Content::Text(text) => {
-                return Poll::Ready(text.take().map(|text| Ok(Frame::data(text))));
+                let text = text.take();
+                if let (Some(access), Some(text)) = (&self.track.access, &text) {
+                    access.sent(text.len(), true);
+                }
+                return Poll::Ready(text.map(|text| Ok(Frame::data(text))));
             }
             Content::Plugin(body) => body,
         };
@@ -146,6 +150,9 @@ where
                 if let (Some(due), Some(data)) = (&mut self.due, frame.data_ref()) {
                     *due = due.saturating_sub(data.len() as u64);
                 }
+                if let (Some(access), Some(data)) = (&self.track.access, frame.data_ref()) {
+                    access.sent(data.len(), self.is_end_stream());
+                }
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(None) => match self.due {
@@ -153,7 +160,12 @@ where
                     let reason = format!("the plugin's response ended {due} bytes before its Content-Length");
                     self.cut(cx, &reason)
                 }
-                _ => Poll::Ready(None),
+                _ => {
+                    if let Some(access) = &self.track.access {
+                        access.sent(0, true);
+                    }
+                    Poll::Ready(None)
+                }
             },
             Poll::Pending => Poll::Pending,
         }
@@ -176,6 +188,9 @@ where
 
 impl<B> Drop for ReplyBody<B> {
     fn drop(&mut self) {
+        if let Some(access) = &self.track.access {
+            access.ended();
+        }
         self.track.response_ended();
     }
 }

@@ -67,6 +67,9 @@ pub(super) fn begin<P: HttpPlugin>(
     }
     let is_head = request.method() == Method::HEAD;
     track.remember_line(&request);
+    if let Some(access) = &track.access {
+        access.begin(&request);
+    }
     let limit = shared.limits.request_timeout;
     let admitted = admit::<P>(&mut request, &track.peer);
     if admitted.is_ok() {
@@ -125,7 +128,12 @@ where
         };
         Poll::Ready(Ok(match answered {
             Ok(mut response) => match vet(&mut response, *this.is_head) {
-                Ok(declared) => finish(response, Content::Plugin, declared, track),
+                Ok(declared) => {
+                    if let Some(access) = &track.access {
+                        access.body(response.body(), declared);
+                    }
+                    finish(response, Content::Plugin, declared, track)
+                }
                 Err(reason) => fail(&Failure { status: 500, reason }, track),
             },
             Err(failure) => fail(&failure, track),
@@ -311,6 +319,9 @@ fn finish<T, B>(
     track.answered();
     if track.draining() {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    if let Some(access) = &track.access {
+        access.answered(response.status());
     }
     response.map(|body| ReplyBody::new(content(body), declared, track))
 }

@@ -22,6 +22,7 @@
 //! It does not know processes, the channel to the master or what a plugin is made of. HTTP upgrades and `CONNECT`
 //! are not offered to plugins.
 
+pub mod access;
 mod body;
 mod connection;
 mod exchange;

@@ -13,6 +13,7 @@ use hyper::server::conn::http1;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
+use super::access::{self, AccessLog};
 use super::track::Track;
 use super::{Event, HEAD_MAX, Peer, Report, connection};
 use crate::channel::statistics::Counters;
@@ -41,6 +42,7 @@ pub(super) struct Shared<P> {
     pub(super) begun: AtomicU64,
     pub(super) http: http1::Builder,
     report: Report,
+    access: Option<Arc<AccessLog>>,
     seats: Arc<Seats>,
 }
 
@@ -137,6 +139,7 @@ impl<P: HttpPlugin> Server<P> {
         listeners: Vec<(channel::Listener, OwnedFd)>,
         counters: Counters,
         report: Report,
+        access: Option<Arc<AccessLog>>,
     ) -> io::Result<(Self, Control)> {
         let mut doors = Vec::with_capacity(listeners.len());
         for (listener, descriptor) in listeners {
@@ -149,7 +152,8 @@ impl<P: HttpPlugin> Server<P> {
         http.header_read_timeout(None).half_close(true).max_header_size(HEAD_MAX);
         let seats = Arc::new(Seats::default());
         let control = Control { seats: seats.clone() };
-        let shared = Arc::new(Shared { plugin, limits, counters, begun: AtomicU64::new(0), http, report, seats });
+        let begun = AtomicU64::new(0);
+        let shared = Arc::new(Shared { plugin, limits, counters, begun, http, report, access, seats });
         Ok((Self { shared, doors, turn: 0 }, control))
     }
 
@@ -241,10 +245,11 @@ impl<P: HttpPlugin> Server<P> {
 
     fn seat(&self, door: usize, (stream, address): (Stream, PeerAddress)) {
         let Door { name, authority, .. } = &self.doors[door];
-        let Shared { report, seats, .. } = &*self.shared;
+        let Shared { report, access, seats, .. } = &*self.shared;
         let counters = self.shared.counters;
         let peer = Peer { address, listener: name.clone(), authority: authority.clone() };
-        let track = Arc::new(Track::new(peer, report.clone()));
+        let access = access.as_ref().map(|log| Box::new(access::Watch::new(log, &peer)));
+        let track = Arc::new(Track::new(peer, report.clone(), access));
         let id = seats.last.fetch_add(1, Relaxed);
         seats.taken().insert(id, track.clone());
         counters.accepted.fetch_add(1, Relaxed);
@@ -253,7 +258,11 @@ impl<P: HttpPlugin> Server<P> {
         let shared = self.shared.clone();
         tokio::spawn(async move {
             let _seat = seat;
-            connection::run(shared, stream, track).await;
+            connection::run(shared, stream, track.clone()).await;
+            // A plugin may keep the connection's state for longer.
+            if let Some(access) = &track.access {
+                access.ended();
+            }
         });
     }
 }

@@ -22,6 +22,7 @@ use std::task::{Context, Waker};
 
 use http::Request;
 
+use super::access::Watch;
 use super::{Peer, Report, RequestLine};
 
 const BODY: u64 = 0b11;
@@ -44,6 +45,8 @@ pub(super) struct Track {
     pub(super) peer: Peer,
     /// Where what goes wrong is told.
     pub(super) report: Report,
+    /// Where requests are told, if they are.
+    pub(super) access: Option<Box<Watch>>,
     /// Number of the request in the upper bits, state of its body in the lowest two.
     request: AtomicU64,
     /// From the service's call until hyper drops the response's body.
@@ -77,10 +80,11 @@ pub(super) struct Track {
 }
 
 impl Track {
-    pub(super) fn new(peer: Peer, report: Report) -> Self {
+    pub(super) fn new(peer: Peer, report: Report, access: Option<Box<Watch>>) -> Self {
         Self {
             peer,
             report,
+            access,
             request: AtomicU64::new(BODY_ENDED),
             response_open: AtomicBool::new(false),
             unflushed: AtomicBool::new(false),
@@ -323,7 +327,7 @@ mod tests {
     use super::*;
 
     fn track() -> Track {
-        Track::new(Peer::for_test(), std::sync::Arc::new(|_| {}))
+        Track::new(Peer::for_test(), std::sync::Arc::new(|_| {}), None)
     }
 
     #[test]

@@ -60,6 +60,8 @@ pub(crate) struct Line {
     pub(crate) worker: u64,
     pub(crate) stream: String,
     pub(crate) text: String,
+    /// It is a piece of a longer one.
+    pub(crate) continues: bool,
 }
 
 /// What the readers of both streams have seen.
@@ -94,7 +96,33 @@ pub(crate) struct Launcher {
 
 impl Launcher {
     /// Starts it and reads its streams.
-    pub(crate) fn start(mut command: Command, config: &str) -> Self {
+    pub(crate) fn start(command: Command, config: &str) -> Self {
+        Self::start_and(command, config, |seen, line| {
+            let line = String::from_utf8_lossy(line);
+            seen.stdout += &format!("{line}\n");
+            if let Ok(fields) = serde_json::from_str::<Value>(&line) {
+                let text = |field: &str| fields[field].as_str().unwrap_or_default().to_owned();
+                seen.lines.push(Line {
+                    service: text("service"),
+                    worker: fields["worker"].as_u64().unwrap_or_default(),
+                    stream: text("stream"),
+                    text: text("line"),
+                    continues: fields["continues"] == true,
+                });
+            }
+        })
+    }
+
+    /// Starts it; the lines of its standard output are not remembered but given to `take`, without their ends.
+    pub(crate) fn start_taking(command: Command, config: &str, mut take: impl FnMut(&[u8]) + Send + 'static) -> Self {
+        Self::start_and(command, config, move |_, line| take(line))
+    }
+
+    fn start_and(
+        mut command: Command,
+        config: &str,
+        take_output: impl FnMut(&mut Seen, &[u8]) + Send + 'static,
+    ) -> Self {
         let description = format!("{command:?}\n--- config.yaml ---\n{config}\n");
         let mut child = command
             .stdout(Stdio::piped())
@@ -104,23 +132,13 @@ impl Launcher {
         let shared = Arc::new(Shared::default());
         shared.seen().open_streams = 2;
         read_lines(child.stderr.take().expect("stderr is piped"), &shared, |seen, line| {
+            let line = String::from_utf8_lossy(line);
             seen.stderr += &format!("{line}\n");
-            if let Ok(fields) = serde_json::from_str::<Value>(line) {
+            if let Ok(fields) = serde_json::from_str::<Value>(&line) {
                 seen.events.push(Event { at: Instant::now(), fields });
             }
         });
-        read_lines(child.stdout.take().expect("stdout is piped"), &shared, |seen, line| {
-            seen.stdout += &format!("{line}\n");
-            if let Ok(fields) = serde_json::from_str::<Value>(line) {
-                let text = |field: &str| fields[field].as_str().unwrap_or_default().to_owned();
-                seen.lines.push(Line {
-                    service: text("service"),
-                    worker: fields["worker"].as_u64().unwrap_or_default(),
-                    stream: text("stream"),
-                    text: text("line"),
-                });
-            }
-        });
+        read_lines(child.stdout.take().expect("stdout is piped"), &shared, take_output);
         Self { child, shared, description, exit: None }
     }
 
@@ -251,14 +269,14 @@ impl Drop for Launcher {
 fn read_lines(
     stream: impl Read + AsFd + Send + 'static,
     shared: &Arc<Shared>,
-    mut take: impl FnMut(&mut Seen, &str) + Send + 'static,
+    mut take: impl FnMut(&mut Seen, &[u8]) + Send + 'static,
 ) {
     let shared = Arc::clone(shared);
     thread::spawn(move || {
         let mut reader = BufReader::new(stream);
         let mut line = Vec::new();
         while reader.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
-            take(&mut shared.seen(), String::from_utf8_lossy(&line).trim_end_matches('\n'));
+            take(&mut shared.seen(), line.strip_suffix(b"\n").unwrap_or(&line));
             shared.changed.notify_all();
             line.clear();
         }
@@ -278,7 +296,7 @@ fn tail(text: &str) -> &str {
 }
 
 /// Whether `condition` comes true in time, asked again after each pause: for facts that nobody announces.
-pub(crate) fn eventually(condition: impl Fn() -> bool) -> bool {
+pub(crate) fn eventually(mut condition: impl FnMut() -> bool) -> bool {
     let deadline = Instant::now() + PATIENCE;
     while !condition() {
         if Instant::now() > deadline {

@@ -229,6 +229,7 @@ async fn a_unix_socket_is_served() {
         vec![(named, listener.into())],
         super::Counters::unshared(),
         std::sync::Arc::new(|_| {}),
+        None,
     )
     .map(|(server, control): (super::Server<super::toy::Toy>, _)| (server, control))
     .expect("a listening socket");

@@ -74,7 +74,7 @@ fn serve_on(listener: std::net::TcpListener, limits: Limits) -> Served {
         Arc::new(move |event: Event<'_>| events.lock().expect("no panic").push(event.to_string()))
     };
     let (server, control) =
-        Server::new(plugin.clone(), limits, vec![(named, shared)], counters, report).expect("a listening socket");
+        Server::new(plugin.clone(), limits, vec![(named, shared)], counters, report, None).expect("a listening socket");
     let done = tokio::spawn(server.serve());
     Served { address, listener, control, counters, plugin, events, done }
 }
