@@ -8,8 +8,9 @@ use std::path::PathBuf;
 use super::control::{Asked, Begun, Reply};
 use super::journal::{Fact, Name};
 use super::listeners::Key;
+use super::orders::settle_as;
 use super::pool;
-use super::service::{self, Intent, Missing, ServiceKey};
+use super::service::{self, Aim, Intent, Missing, ServiceKey};
 use super::trigger::Trigger;
 use super::{Event, Master, Phase, Scope};
 use crate::api::{Change, ChangeKind, ConfigInForce, Plan, Refusal, RefusalCode};
@@ -34,6 +35,15 @@ enum Purpose {
     },
     /// To tell what differs.
     Plan(Asked),
+}
+
+/// What says that a change of a service is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Awaited {
+    /// Its plugin was looked at, and serves.
+    Plugin,
+    /// It has as many workers as it should, if nothing else changed.
+    Workers,
 }
 
 impl Master {
@@ -207,11 +217,13 @@ impl Master {
                     self.remove_service(*key);
                 }
                 Some(wanted) => {
+                    let size = self.services.get(key).map(|service| service.pool.limits().size);
                     if let Some(how) = self.change_service(*key, wanted) {
                         changed.push(format!("{name} {how}"));
-                        prepared.push(*key);
+                        let scaled = self.services.get(key).map(|service| service.pool.limits().size) != size;
+                        prepared.push((*key, if scaled { Awaited::Workers } else { Awaited::Plugin }));
                     } else if scope.includes(name) {
-                        prepared.push(*key);
+                        prepared.push((*key, Awaited::Plugin));
                     }
                 }
             }
@@ -221,21 +233,27 @@ impl Master {
             if !present.contains_key(&name) {
                 changed.push(format!("{name} added"));
                 self.journal.record(&Fact::ServiceAdded { service: name.clone() });
-                prepared.push(self.add_service(name, service.clone()));
+                prepared.push((self.add_service(name, service.clone()), Awaited::Plugin));
             }
         }
         self.config = config;
         self.journal.record(&Fact::ConfigApplied { trigger: why.to_owned(), changed });
         self.watch_files();
         let mut begun = Vec::new();
-        for key in prepared {
-            let Some(service) = self.services.get(&key).filter(|service| service.runs()) else { continue };
+        for (key, awaited) in prepared {
+            let Some(service) = self.services.get_mut(&key).filter(|service| service.runs()) else { continue };
             let name = service.name.clone();
+            let same = service.pool.serving().and_then(|generation| service.generations.get(&generation));
+            let same = same.is_some_and(|there| service::same_generation(&there.settings, &service.config));
             let mut trigger = Trigger::new(why);
             if !matches!(scope, Scope::Service(only) if *only != name) {
-                begun.push(Begun { service: name, outcome: trigger.wait() });
+                begun.push(match awaited {
+                    Awaited::Workers if same => settle_as(service, Aim::Scaled, why),
+                    _ => Begun { service: name, outcome: trigger.wait() },
+                });
             }
             self.prepare(key, trigger, Missing::Fail);
+            self.settle(key);
         }
         self.release_listeners();
         begun

@@ -339,7 +339,7 @@ impl End {
 }
 
 /// Have somebody wait until the service's workers are as they were asked to be.
-fn settle_as(service: &mut super::service::Service, aim: Aim, why: &str) -> Begun {
+pub(super) fn settle_as(service: &mut super::service::Service, aim: Aim, why: &str) -> Begun {
     let mut trigger = Trigger::new(why);
     let outcome: oneshot::Receiver<Outcome> = trigger.wait();
     service.settling.push(Settling { aim, trigger, failures: 0 });

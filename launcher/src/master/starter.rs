@@ -1,9 +1,8 @@
 //! `launcher run --daemon` seen from the daemon that it started: it waits at the other end of a socket, which is the
 //! daemon's standard input, until the daemon serves or has failed.
 //!
-//! What the daemon prints until then goes where the starter's output goes, and into a log in the state directory
-//! afterwards. Whoever interrupts the starter wants no
-//! daemon: its end of the socket closes, and the daemon stops. Working directory, umask and limits stay those of the
+//! What the daemon prints until then goes where the starter's output goes as well as into its log, and only into the log
+//! afterwards. Whoever interrupts the starter wants no daemon: its end of the socket closes, and the daemon stops. Working directory, umask and limits stay those of the
 //! starter, so that a plugin sees the same as in the foreground; what the launcher itself makes has its modes anyway.
 
 use std::fs::File;

@@ -100,7 +100,9 @@ fn a_daemon_serves_when_its_start_returns_and_has_left_the_terminal() {
     daemon.signal(Signal::SIGTERM);
     assert!(process::ends(daemon.pid, PATIENCE), "the daemon does not end");
     let log = fs::read_to_string(log).expect("a log");
-    assert!(log.contains("\"event\":\"stopped\"") && !log.contains("\"event\":\"serving\""), "{log}");
+    for event in ["starting", "serving", "stopped"] {
+        assert_eq!(log.matches(&format!("\"event\":\"{event}\"")).count(), 1, "{event}: {log}");
+    }
     assert!(!pid_file(&site).exists(), "the pid file is still there");
 }
 

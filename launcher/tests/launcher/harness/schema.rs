@@ -43,7 +43,7 @@ pub(crate) fn faults(value: &Value, schema: &Value, root: &Value, place: &str) -
         "object" => value.is_object(),
         other => panic!("{place}: the schema has an unknown type {other}"),
     };
-    if !types.is_empty() && !types.iter().any(|kind| is(kind)) {
+    if !types.is_empty() && !types.iter().any(is) {
         found.push(format!("{place}: {value} is not {types:?}"));
     }
     if let Some(items) = value.as_array() {
