@@ -13,17 +13,24 @@ pub(crate) const QUEUE: usize = 1_000;
 /// Admits as many calls at once as there is room for instances.
 pub(crate) struct Gate {
     instances: Arc<Semaphore>,
+    size: u32,
     waiting: AtomicUsize,
 }
 
 impl Gate {
     pub(crate) fn new(instances: u32) -> Gate {
-        Gate { instances: Arc::new(Semaphore::new(instances as usize)), waiting: AtomicUsize::new(0) }
+        Gate { instances: Arc::new(Semaphore::new(instances as usize)), size: instances, waiting: AtomicUsize::new(0) }
     }
 
     /// A permit if there is room now.
     pub(crate) fn try_enter(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.instances).try_acquire_owned().ok()
+    }
+
+    /// Waits until nobody is inside.
+    pub(crate) async fn empty(&self) {
+        // It fails only when the semaphore is closed, which it never is.
+        drop(self.instances.acquire_many(self.size).await);
     }
 
     /// Waits for room, first come first served.

@@ -117,6 +117,14 @@ impl HttpGuest {
         warmed.map_err(|failure| PluginError::Start { reason: failure.reason })
     }
 
+    /// Waits until no guest is at work any more, also after its response. To be called when no request will come.
+    pub async fn rest(&self) {
+        match &self.0 {
+            Protocol::Http02(guest) => guest.rest().await,
+            Protocol::Http03(guest) => guest.rest().await,
+        }
+    }
+
     /// Calls the guest. Returns when it has set the head of its response.
     ///
     /// The guest runs inside this future and inside the returned body (0.3: in a task of its instance, which takes

@@ -58,6 +58,11 @@ impl Http02 {
         Ok(())
     }
 
+    /// Waits for the end of every call.
+    pub(crate) async fn rest(&self) {
+        self.gate.empty().await;
+    }
+
     /// The head of the response, and the call unless it ended with it.
     pub(crate) async fn call(
         self: &Arc<Self>,

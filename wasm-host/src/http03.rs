@@ -51,6 +51,8 @@ pub(crate) struct Http03 {
     gate: Gate,
     queue: Mutex<Queue>,
     next: AtomicU64,
+    /// No request will come: instances without one end.
+    resting: AtomicBool,
 }
 
 #[derive(Default)]
@@ -155,6 +157,7 @@ impl Http03 {
             loaded,
             queue: Mutex::default(),
             next: AtomicU64::new(0),
+            resting: AtomicBool::new(false),
         })
     }
 
@@ -163,6 +166,16 @@ impl Http03 {
         let (store, proxy) = self.instantiate().await?;
         tokio::spawn(Arc::clone(self).serve(permit, store, proxy, None));
         Ok(())
+    }
+
+    /// Lets the instances end, and waits for what they still do.
+    pub(crate) async fn rest(&self) {
+        self.resting.store(true, Relaxed);
+        for instance in std::mem::take(&mut self.lock().free) {
+            instance.listed.store(false, Relaxed);
+            instance.waker.wake();
+        }
+        self.gate.empty().await;
     }
 
     /// The head of the response, and the request's place in its instance.
@@ -386,7 +399,8 @@ impl Http03 {
                     }
                     Poll::Ready(None) | Poll::Pending => {}
                 }
-                let open = taken < self.loaded.reuse && !instance.abandoned.load(Relaxed);
+                let willing = !instance.abandoned.load(Relaxed) && !self.resting.load(Relaxed);
+                let open = taken < self.loaded.reuse && willing;
                 let ready = accessor.poll_ready_for_concurrent_call(handle, cx).is_ready();
                 let room = instance.live.load(Relaxed) < CONCURRENT && (calls.is_empty() || rested.load(Relaxed));
                 let job = match first.take() {

@@ -36,6 +36,14 @@ pub async fn load(compiled: File, manifest: &Manifest, assign: &Assign) -> Resul
     Ok(WasmPlugin { guest })
 }
 
+impl WasmPlugin {
+    /// Waits, once no request will come, until the guest has done what it does after its responses.
+    pub fn rest(&self) -> impl Future<Output = ()> + use<> {
+        let guest = self.guest.clone();
+        async move { guest.rest().await }
+    }
+}
+
 impl HttpPlugin for WasmPlugin {
     type Body = GuestBody;
 
