@@ -36,7 +36,8 @@ pub const VERSION: u32 = 1;
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ToWorker {
     /// Become a worker of a service. Descriptors: [`Assign::plugin`]'s, the page of [`Assign::statistics`], one for each of
-    /// [`Assign::listeners`], then the access log's if that goes to a file.
+    /// [`Assign::listeners`], the access log's if that goes to a file, then, with [`Assign::takes_over`], the receiving
+    /// end of the service's hand-over.
     Assign(Box<Assign>),
     /// Check a plugin without executing it and, for WASM, compile it.
     /// Descriptors: the source, then a writable memfd for the compiled form.
@@ -44,8 +45,13 @@ pub enum ToWorker {
         /// The path as the operator wrote it, for messages.
         path: String,
     },
-    /// Stop accepting, finish what is in flight, exit 0. The deadline is the master's.
-    Drain,
+    /// Stop accepting, finish what is in flight, exit 0. The deadline is the master's. A second one replaces the first.
+    Drain {
+        /// Other workers of the service that serve on. With any, connections are handed over to them instead of being
+        /// closed. Descriptor: the sending end of the service's hand-over.
+        #[serde(default)]
+        successors: u32,
+    },
     /// Write the access log to this descriptor from now on: the file was moved away. Descriptor: the new file.
     ReopenAccessLog,
     /// Look at the listeners once more: a worker that died may have swallowed a wake-up.
@@ -124,6 +130,9 @@ pub struct Assign {
     pub drain_timeout: Duration,
     /// User to become before the plugin is loaded: uid, gid and supplementary groups.
     pub identity: Option<Identity>,
+    /// The worker takes over connections of workers that leave.
+    #[serde(default)]
+    pub takes_over: bool,
 }
 
 /// What happens to the headers that name a client.

@@ -7,6 +7,7 @@
 //! - [`pool`]: what the workers of a service should be (pure)
 //! - [`service`]: a service's generations and what is being prepared for it
 //! - [`generation`], [`cache`], [`build`]: from a file to pinned, verified, loadable bytes
+//! - [`handover`]: the pair through which workers that leave pass their connections on
 //! - [`child`], [`output`]: one worker process and what it prints; [`statistics`]: what it counts
 //! - [`listeners`]: the sockets; [`watch`]: changes of files; [`journal`]: what is told
 //! - `control`, `orders`: whoever steers it, and what it does then; [`trigger`]: why, and who waits for the end
@@ -33,6 +34,7 @@ pub mod child;
 mod configuring;
 mod control;
 pub mod generation;
+pub mod handover;
 pub mod journal;
 pub mod listeners;
 pub mod lock;
@@ -457,6 +459,7 @@ impl Master {
             self.on_stopped(key);
         } else {
             self.tell_pool(key, how);
+            self.call_off(key);
         }
     }
 

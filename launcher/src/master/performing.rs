@@ -59,7 +59,7 @@ impl Master {
             Action::Drain(worker) => {
                 if let Some(running) = self.workers.get(&worker) {
                     self.journal.record(&Fact::Draining(running.name.clone()));
-                    running.child.send(ToWorker::Drain, Vec::new());
+                    self.send_off(key, worker);
                 }
             }
             Action::Kill(worker) => {
@@ -105,6 +105,7 @@ impl Master {
         }
         let access_log = settings.access_log.as_ref();
         let access_log = access_log.and_then(|log| access_logs::open(log, &mut parcel, &self.journal));
+        parcel.extend(service.hand_over.iter().map(|pair| Arc::clone(&pair.take)));
         let assign = assign(service, deployable, id, slot, generation, place, listeners);
         let assign = channel::Assign { access_log, ..assign };
         let mut command = Command::new(&self.pinner.binary);
@@ -441,6 +442,7 @@ fn assign(
                 .collect(),
         },
         drain_timeout: service.pool.limits().drain_timeout,
+        takes_over: service.hand_over.is_some(),
         identity: settings.user.as_ref().map(|user| channel::Identity {
             uid: user.uid,
             gid: user.gid,

@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use super::build::{self, BuildError};
 use super::generation::{PinError, Pinned, Pinner};
+use super::handover::Pair;
 use super::journal::{Fact, Journal, Name};
 use super::listeners::Key;
 use super::pool::{self, Generation, Pool, Slot, WorkerId};
@@ -163,6 +164,8 @@ pub struct Service {
     pub config: config::Service,
     /// Its workers.
     pub pool: Pool,
+    /// How its workers pass connections on; without it they close them when they leave.
+    pub hand_over: Option<Pair>,
     /// What its workers run or may return to.
     pub generations: BTreeMap<Generation, Deployable>,
     /// What is being prepared.
@@ -194,6 +197,7 @@ impl Service {
             name,
             config,
             pool,
+            hand_over: Pair::new().ok(),
             generations: BTreeMap::new(),
             preparation: Preparation::Idle,
             rollout: None,

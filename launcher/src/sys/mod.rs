@@ -12,6 +12,7 @@ pub mod memfd;
 pub mod notify;
 pub mod orphan;
 pub mod page;
+pub mod passing;
 pub mod peer;
 pub mod process;
 pub mod readiness;

@@ -73,10 +73,12 @@ fn fail(channel: &OwnedFd, reason: String) -> ExitCode {
 /// Serve until told to drain. An error is why the worker cannot serve, for a person.
 fn serve(channel: &OwnedFd, assign: Assign, mut descriptors: Vec<OwnedFd>) -> Result<(), String> {
     let to_file = assign.access_log.as_ref().is_some_and(|log| log.to == AccessTo::File);
-    if descriptors.len() != 2 + assign.listeners.len() + usize::from(to_file) {
+    let optional = usize::from(to_file) + usize::from(assign.takes_over);
+    if descriptors.len() != 2 + assign.listeners.len() + optional {
         return Err("the assignment and its descriptors do not match".to_owned());
     }
     sys::heap::keep_blocks();
+    let take = if assign.takes_over { descriptors.pop() } else { None };
     let access = match &assign.access_log {
         Some(settings) => Some(access_log(&assign, settings, to_file.then(|| descriptors.pop()).flatten())?),
         None => None,
@@ -104,11 +106,14 @@ fn serve(channel: &OwnedFd, assign: Assign, mut descriptors: Vec<OwnedFd>) -> Re
         match &assign.plugin {
             Plugin::Wasm(manifest) => {
                 let guest = plugin::wasm::load(loadable, manifest, &assign).await?;
-                run(channel, assign, listeners, (counters, access), guest).await
+                let rest = guest.rest();
+                let served = run(channel, assign, (listeners, take), (counters, access), guest).await;
+                rest.await;
+                served
             }
             Plugin::Native => {
                 let native = load_native(&loadable, &assign)?;
-                let served = run(channel, assign, listeners, (counters, access), native).await;
+                let served = run(channel, assign, (listeners, take), (counters, access), native).await;
                 // Calls that the plugin still holds: then nothing may be dropped under them.
                 let _ = native.shutdown();
                 if served.is_ok() {
@@ -140,7 +145,7 @@ fn duplicate(channel: &OwnedFd) -> Result<OwnedFd, String> {
 async fn run<P: HttpPlugin>(
     channel: &OwnedFd,
     assign: Assign,
-    listeners: Vec<OwnedFd>,
+    (listeners, take): (Vec<OwnedFd>, Option<OwnedFd>),
     (counters, access): (Counters, Option<Arc<AccessLog>>),
     plugin: P,
 ) -> Result<(), String> {
@@ -155,8 +160,11 @@ async fn run<P: HttpPlugin>(
     let listeners = assign.listeners.into_iter().zip(listeners).collect();
     let left = Arc::new(Notify::new());
     let report = report(wish.clone(), Arc::clone(&left));
-    let (server, control) = Server::new(Arc::new(plugin), limits, listeners, counters, report, access.clone())
+    let (mut server, control) = Server::new(Arc::new(plugin), limits, listeners, counters, report, access.clone())
         .map_err(|error| format!("the listeners cannot be served: {error}"))?;
+    if let Some(take) = take {
+        server.take_over(take).map_err(|error| format!("connections cannot be taken over: {error}"))?;
+    }
 
     let mut terminate =
         signal(SignalKind::terminate()).map_err(|error| format!("signals cannot be handled: {error}"))?;
@@ -217,7 +225,13 @@ fn report(wish: Wish, left: Arc<Notify>) -> http::Report {
 async fn obey(channel: Arc<Channel>, control: Control, access: Option<Arc<AccessLog>>) {
     loop {
         match channel.receive::<ToWorker>(Large::Accepted).await {
-            Ok(Some((ToWorker::Drain, _))) => control.drain(),
+            Ok(Some((ToWorker::Drain { successors: successors @ 1.. }, descriptors))) => {
+                match descriptors.into_iter().next() {
+                    Some(give) => control.hand_over(give, successors),
+                    None => control.drain(),
+                }
+            }
+            Ok(Some((ToWorker::Drain { .. }, _))) => control.drain(),
             Ok(Some((ToWorker::Nudge, _))) => control.nudge(),
             Ok(Some((ToWorker::ReopenAccessLog, descriptors))) => {
                 if let (Some(access), Some(file)) = (&access, descriptors.into_iter().next()) {

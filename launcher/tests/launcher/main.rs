@@ -13,6 +13,7 @@ mod crash;
 mod daemons;
 mod examples;
 mod footprint;
+mod handover;
 mod harness;
 mod hot_restart;
 mod limits;

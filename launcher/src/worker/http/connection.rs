@@ -2,13 +2,15 @@
 //!
 //! ```text
 //! silent ──bytes──> hyper ──closed──> farewell
+//!   │                 │ between requests, and wanted by a successor: taken apart ──> Departure
 //!   │                 │ between requests, linger of the drain over: taken apart
 //!   │<── nothing read ┘   (bytes read or waiting: back to hyper with them in front)
-//!   └─ linger or silence: closed
+//!   └─ linger or silence: closed; wanted: Departure
 //! ```
 //!
 //! hyper exists only once the client has spoken: an open connection that says nothing costs no buffers. Taking a
 //! connection apart between two requests sends nothing and loses nothing; the hand-over of connections rests on it.
+//! It is not done by `graceful_shutdown`, which adds `Connection: close` and cannot be taken back.
 
 use std::future::poll_fn;
 use std::io;
@@ -23,6 +25,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
 use super::exchange;
+use super::handover::{Arrival, Departure, PREFIX_MAX};
 use super::io::Io;
 use super::serve::Shared;
 use super::track::Track;
@@ -39,15 +42,31 @@ enum End {
     /// hyper is done with it.
     Closed,
     Expired(Expired),
+    /// It stands between two requests and a successor wants it.
+    Departs,
 }
 
-/// Serves a connection until one side ends it.
-pub(super) async fn run<P: HttpPlugin>(shared: Arc<Shared<P>>, stream: Stream, track: Arc<Track>) {
-    let mut watchdog = Watchdog::new(shared.limits.idle_timeout);
-    let mut io = Io::new(stream, track.clone());
-    if !speaks(&io.stream, &track, &mut watchdog).await {
-        return;
+/// Serves a connection until one side ends it, or a successor takes it.
+pub(super) async fn run<P: HttpPlugin>(
+    shared: Arc<Shared<P>>,
+    stream: Stream,
+    track: Arc<Track>,
+    arrival: Arrival,
+) -> Option<Departure> {
+    let mut watchdog = Watchdog::new(shared.limits.idle_timeout, arrival.elapsed);
+    let mut io = Io::new(stream, arrival.prefix, track.clone());
+    if io.prefix.is_empty() {
+        match silence(&io.stream, &track, &mut watchdog).await {
+            Silence::Broken => {}
+            Silence::Over => return None,
+            Silence::Departs => {
+                let elapsed = watchdog.elapsed(&track);
+                return Some(Departure { stream: io.stream, track, arrival: Arrival { prefix: io.prefix, elapsed } });
+            }
+        }
     }
+    // More was read than travels: hyper must get on with it first.
+    let mut laden = false;
     loop {
         let service = {
             let (shared, track) = (shared.clone(), track.clone());
@@ -56,6 +75,10 @@ pub(super) async fn run<P: HttpPlugin>(shared: Arc<Shared<P>>, stream: Stream, t
         let mut connection = shared.http.serve_connection(io, service);
         let end = poll_fn(|cx| {
             track.remember(cx);
+            // Idle when its turn came: hyper need not look at it again.
+            if track.departs() && !laden {
+                return Poll::Ready(End::Departs);
+            }
             if Pin::new(&mut connection).poll(cx).is_ready() {
                 return Poll::Ready(End::Closed);
             }
@@ -70,48 +93,81 @@ pub(super) async fn run<P: HttpPlugin>(shared: Arc<Shared<P>>, stream: Stream, t
             if track.half_closed() && track.between_requests() && Pin::new(&mut connection).poll(cx).is_ready() {
                 return Poll::Ready(End::Closed);
             }
+            if track.departs() {
+                return Poll::Ready(End::Departs);
+            }
             watchdog.poll(cx, &track).map(End::Expired)
         })
         .await;
         let parts = connection.into_parts();
         io = parts.io;
         match end {
-            End::Closed => return farewell(io.stream, &track).await,
+            End::Closed => {
+                Box::pin(farewell(io.stream, &track)).await;
+                return None;
+            }
+            End::Departs => {
+                io.prefix = joined(parts.read_buf, io.prefix);
+                laden = io.prefix.len() > PREFIX_MAX;
+                if !laden {
+                    let elapsed = watchdog.elapsed(&track);
+                    let arrival = Arrival { prefix: io.prefix, elapsed };
+                    return Some(Departure { stream: io.stream, track, arrival });
+                }
+            }
             End::Expired(Expired::Linger) => {
                 io.prefix = joined(parts.read_buf, io.prefix);
                 if io.prefix.is_empty() && !io.stream.has_input() {
-                    return;
+                    return None;
                 }
             }
             End::Expired(Expired::Head) => {
                 // Nothing else is in the stream's way. Whether it fits does not matter.
                 let _ = io.stream.try_write(HEAD_TOO_LATE);
-                return farewell(io.stream, &track).await;
+                Box::pin(farewell(io.stream, &track)).await;
+                return None;
             }
             End::Expired(Expired::Silence | Expired::Gone) => {
                 if track.close_would_lie() {
                     io.stream.reset_on_close();
                 }
-                return;
+                return None;
             }
         }
     }
 }
 
-/// Waits for the first bytes of a connection; false when it is to be closed instead.
-async fn speaks(stream: &Stream, track: &Track, watchdog: &mut Watchdog) -> bool {
+/// How the silence of a client ends.
+enum Silence {
+    /// There are bytes.
+    Broken,
+    /// It is to be closed.
+    Over,
+    /// A successor wants it.
+    Departs,
+}
+
+/// Waits for the first bytes of a connection.
+async fn silence(stream: &Stream, track: &Track, watchdog: &mut Watchdog) -> Silence {
     poll_fn(|cx| {
         track.remember(cx);
-        if stream.poll_read_ready(cx).is_ready() {
-            return Poll::Ready(true);
+        if track.departs() {
+            return Poll::Ready(Silence::Departs);
         }
-        watchdog.poll(cx, track).map(|expired| expired == Expired::Linger && stream.has_input())
+        if stream.poll_read_ready(cx).is_ready() {
+            return Poll::Ready(Silence::Broken);
+        }
+        watchdog.poll(cx, track).map(|expired| match expired {
+            Expired::Linger if stream.has_input() => Silence::Broken,
+            _ => Silence::Over,
+        })
     })
     .await
 }
 
 /// Closes so that the client gets all of the last response: a close with unread input is a reset, on which the
-/// client may throw away what it has not read yet (RFC 9112, section 9.6).
+/// client may throw away what it has not read yet (RFC 9112, section 9.6). Callers box it: its buffer would otherwise
+/// be a part of every connection's task.
 async fn farewell(mut stream: Stream, track: &Track) {
     if track.close_would_lie() {
         stream.reset_on_close();

@@ -23,8 +23,8 @@ pub(super) struct Io {
 }
 
 impl Io {
-    pub(super) fn new(stream: Stream, track: Arc<Track>) -> Self {
-        Self { prefix: Bytes::new(), stream, track }
+    pub(super) fn new(stream: Stream, prefix: Bytes, track: Arc<Track>) -> Self {
+        Self { prefix, stream, track }
     }
 }
 
@@ -40,6 +40,9 @@ impl Read for Io {
             self.prefix.advance(length);
             self.track.received();
             return Poll::Ready(Ok(()));
+        }
+        if self.track.gated() {
+            return Poll::Pending; // the track wakes the task when the gate opens
         }
         // SAFETY: `as_mut` requires that no byte of the slice is made uninitialised. `ReadBuf::uninit` only ever
         // writes to it, and `poll_read` of a tokio stream fills it from its start.

@@ -6,9 +6,10 @@
 //!                 └─ seats: the connections that are open, asked to leave on drain
 //! ```
 //!
-//! [`Server::serve`] accepts until [`Control::drain`], then waits for its connections. Responses given from then on
-//! carry `Connection: close`; a connection that stands between two requests is closed after [`LINGER`], because
-//! closing it at once would race the client's next request. How long a drain may take is the master's business.
+//! [`Server::serve`] accepts until [`Control::hand_over`] or [`Control::drain`], then waits for its connections. With
+//! a successor each is passed on as soon as it stands between two requests (`handover`). Without one, responses given
+//! from then on carry `Connection: close`; a connection that stands between two requests is closed after [`LINGER`],
+//! because closing it at once would race the client's next request. How long either may take is the master's business.
 //!
 //! Differences from what hyper offers, and why:
 //! - no `pipeline_flush`: with it hyper buffers a response without bound and holds it back while the next request
@@ -26,6 +27,7 @@ pub mod access;
 mod body;
 mod connection;
 mod exchange;
+mod handover;
 mod io;
 mod serve;
 mod track;
@@ -167,8 +169,26 @@ pub enum Event<'a> {
         /// Why.
         reason: &'a str,
     },
-    /// The listeners were let go for a drain: no connection is accepted from now on.
+    /// The listeners were let go for a drain, and every connection was asked to leave: no connection is accepted from
+    /// now on, and no request begun on one that stands idle, if there are successors.
     NotAccepting,
+    /// Connections cannot be handed over: they are closed as without a successor.
+    HandOverFailing {
+        /// Why.
+        error: &'a Error,
+    },
+    /// A message of another worker that leaves was not understood. Its connections are closed.
+    HandOverRefused {
+        /// Why.
+        reason: &'a str,
+    },
+    /// Connections were lost on their way from another worker.
+    HandOverLost {
+        /// How many.
+        connections: usize,
+        /// Why the last of them was.
+        reason: &'a str,
+    },
     /// `limits.max_requests` was reached: the worker wants to be replaced. Told once; serving goes on.
     MaxRequests,
 }
@@ -197,6 +217,15 @@ impl fmt::Display for Event<'_> {
                 write!(formatter, "response to {request} from {peer} was cut: {reason}")
             }
             Self::NotAccepting => formatter.write_str("no connection is accepted any more"),
+            Self::HandOverFailing { error } => {
+                write!(formatter, "connections cannot be handed over and are closed: {error}")
+            }
+            Self::HandOverRefused { reason } => {
+                write!(formatter, "a message of a worker that leaves was refused with its connections: {reason}")
+            }
+            Self::HandOverLost { connections, reason } => {
+                write!(formatter, "{connections} connections of a worker that leaves were lost: {reason}")
+            }
             Self::MaxRequests => formatter.write_str("limits.max_requests is reached"),
         }
     }

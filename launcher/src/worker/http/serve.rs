@@ -1,19 +1,25 @@
 //! The accept loop and the seats: which connections are open, when to stop accepting, when to be done.
+//!
+//! Connections come from the listeners and, between workers of a service, from those that leave (`handover`).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use std::sync::atomic::{
+    AtomicBool, AtomicU64, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
+};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper::server::conn::http1;
 use tokio::sync::Notify;
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
 
 use super::access::{self, AccessLog};
+use super::handover::{self, Arrival, Arrived, Departure, Ended, Errand, Receiver};
 use super::track::Track;
 use super::{Event, HEAD_MAX, Peer, Report, connection};
 use crate::channel::statistics::Counters;
@@ -25,12 +31,17 @@ use crate::worker::plugin::HttpPlugin;
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
+/// How long a worker that has no room for them leaves connections of others alone.
+const NO_ROOM: Duration = Duration::from_millis(100);
+
 /// Serves HTTP/1.1 on listeners with one plugin.
 pub struct Server<P> {
     shared: Arc<Shared<P>>,
     doors: Vec<Door>,
     /// The door that is looked at first next time.
     turn: usize,
+    /// Where connections of workers that leave come from.
+    receiver: Option<Receiver>,
 }
 
 /// What all connections of a server use.
@@ -41,9 +52,11 @@ pub(super) struct Shared<P> {
     /// Requests of this server alone, counted if there is a limit to them: what is in `counters` is the slot's.
     pub(super) begun: AtomicU64,
     pub(super) http: http1::Builder,
-    report: Report,
+    pub(super) report: Report,
     access: Option<Arc<AccessLog>>,
-    seats: Arc<Seats>,
+    pub(super) seats: Arc<Seats>,
+    /// Names and authorities of the listeners.
+    pub(super) listeners: Vec<(Arc<str>, Arc<str>)>,
 }
 
 struct Door {
@@ -59,15 +72,24 @@ pub struct Control {
 }
 
 impl Control {
-    /// Stop accepting, let the connections finish; [`Server::serve`] then returns.
+    /// Stop accepting, let the connections finish; [`Server::serve`] then returns. Calls a hand-over off.
     pub fn drain(&self) {
+        self.seats.closing.store(true, Release);
         self.seats.draining.store(true, Release);
         self.seats.wake.notify_one();
     }
 
-    /// After [`drain`](Self::drain): this process has closed its listeners and accepts nothing more.
+    /// Stop accepting and pass the connections to `successors` other workers, each when it stands between two
+    /// requests; `give` is the sending end of the service's pair. [`Server::serve`] then returns.
+    pub fn hand_over(&self, give: OwnedFd, successors: u32) {
+        *self.seats.errand.lock().unwrap_or_else(PoisonError::into_inner) = Some(Errand { give, successors });
+        self.seats.draining.store(true, Release);
+        self.seats.wake.notify_one();
+    }
+
+    /// This process has closed its listeners, accepts nothing more and has asked its connections to leave.
     pub fn accepting_ended(&self) -> bool {
-        self.seats.closed.load(Acquire)
+        self.seats.left.load(Acquire)
     }
 
     /// Look at the listeners once more: another process may have died between its wake-up and its accept.
@@ -79,13 +101,19 @@ impl Control {
 
 /// The open connections, and what the accept loop is woken for.
 #[derive(Default)]
-struct Seats {
+pub(super) struct Seats {
     taken: Mutex<HashMap<u64, Arc<Track>>>,
     last: AtomicU64,
     draining: AtomicBool,
+    /// There is no successor: connections are closed.
+    closing: AtomicBool,
+    /// The order to leave, if there is a successor.
+    errand: Mutex<Option<Errand>>,
+    /// Connections that were taken apart for a successor.
+    departures: Mutex<Vec<Departure>>,
     nudged: AtomicBool,
     /// The listeners are closed and all connections were asked to leave.
-    closed: AtomicBool,
+    left: AtomicBool,
     /// The accept loop waits for a seat to become free.
     watched: AtomicBool,
     wake: Notify,
@@ -100,6 +128,38 @@ impl std::fmt::Debug for Seats {
 impl Seats {
     fn taken(&self) -> MutexGuard<'_, HashMap<u64, Arc<Track>>> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.taken().is_empty()
+    }
+
+    /// The open connections.
+    pub(super) fn tracks(&self) -> Vec<Arc<Track>> {
+        self.taken().values().cloned().collect()
+    }
+
+    fn errand(&self) -> Option<Errand> {
+        self.errand.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn depart(&self, departure: Departure) {
+        self.departures.lock().unwrap_or_else(PoisonError::into_inner).push(departure);
+        self.wake.notify_one();
+    }
+
+    /// What has departed since the last call.
+    pub(super) fn departures(&self) -> VecDeque<Departure> {
+        std::mem::take(&mut *self.departures.lock().unwrap_or_else(PoisonError::into_inner)).into()
+    }
+
+    pub(super) fn closing(&self) -> bool {
+        self.closing.load(Acquire)
+    }
+
+    /// Waits for an order, a departure, or, if that is watched, a free seat.
+    pub(super) async fn woken(&self) {
+        self.wake.notified().await;
     }
 }
 
@@ -124,6 +184,8 @@ enum Next {
     /// Look at the orders and the seats again.
     Woken,
     Accepted(usize, io::Result<(Stream, PeerAddress)>),
+    /// Connections of a worker that leaves may wait.
+    Arriving,
     PauseOver,
 }
 
@@ -153,8 +215,18 @@ impl<P: HttpPlugin> Server<P> {
         let seats = Arc::new(Seats::default());
         let control = Control { seats: seats.clone() };
         let begun = AtomicU64::new(0);
-        let shared = Arc::new(Shared { plugin, limits, counters, begun, http, report, access, seats });
-        Ok((Self { shared, doors, turn: 0 }, control))
+        let listeners = doors.iter().map(|door| (door.name.clone(), door.authority.clone())).collect();
+        let shared = Arc::new(Shared { plugin, limits, counters, begun, http, report, access, seats, listeners });
+        Ok((Self { shared, doors, turn: 0, receiver: None }, control))
+    }
+
+    /// Take connections over that workers which leave pass on; `take` is the receiving end of the service's pair.
+    ///
+    /// # Errors
+    /// The runtime cannot register it.
+    pub fn take_over(&mut self, take: OwnedFd) -> io::Result<()> {
+        self.receiver = Some(Receiver::new(take)?);
+        Ok(())
     }
 
     /// Accepts and serves until told to drain, then until the last connection is closed. Nothing that happens on a
@@ -164,6 +236,8 @@ impl<P: HttpPlugin> Server<P> {
         let limit = usize::try_from(self.shared.limits.connections.max(1)).unwrap_or(usize::MAX);
         let mut pause: Option<(Duration, Instant)> = None;
         let mut failing = false;
+        let mut no_room: Option<Instant> = None;
+        let mut receiver = self.receiver.take();
         loop {
             if seats.draining.load(Acquire) {
                 break;
@@ -185,11 +259,20 @@ impl<P: HttpPlugin> Server<P> {
             let next = tokio::select! {
                 biased;
                 () = seats.wake.notified() => Next::Woken,
+                () = arriving(&receiver, no_room), if !full => Next::Arriving,
                 (door, accepted) = poll_fn(|cx| self.poll_accept(cx)), if accepting => Next::Accepted(door, accepted),
                 () = sleep_until(paused_until), if !full && !accepting => Next::PauseOver,
             };
             match next {
                 Next::Woken | Next::PauseOver => {}
+                Next::Arriving => {
+                    if let Some(receiver) = &mut receiver {
+                        let arrived = self.shared.arrive(receiver);
+                        no_room = matches!(arrived, Arrived::NoRoom).then(|| Instant::now() + NO_ROOM);
+                    }
+                    // Another worker gets the next message, if it waits for one too.
+                    yield_now().await;
+                }
                 Next::Accepted(door, Ok(accepted)) => {
                     pause = None;
                     if std::mem::take(&mut failing) {
@@ -210,16 +293,14 @@ impl<P: HttpPlugin> Server<P> {
         }
         self.leave_queues();
         self.doors.clear();
-        (self.shared.report)(Event::NotAccepting);
         seats.watched.store(true, Release);
-        let open: Vec<_> = seats.taken().values().cloned().collect();
-        for track in open {
-            track.drain();
+        if let Some(errand) = seats.errand()
+            && !seats.closing()
+            && handover::hand_over(&self.shared, errand, receiver.as_mut()).await == Ended::Done
+        {
+            return;
         }
-        seats.closed.store(true, Release);
-        while !seats.taken().is_empty() {
-            seats.wake.notified().await;
-        }
+        close(&self.shared, receiver).await;
     }
 
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<(usize, io::Result<(Stream, PeerAddress)>)> {
@@ -245,24 +326,82 @@ impl<P: HttpPlugin> Server<P> {
 
     fn seat(&self, door: usize, (stream, address): (Stream, PeerAddress)) {
         let Door { name, authority, .. } = &self.doors[door];
-        let Shared { report, access, seats, .. } = &*self.shared;
-        let counters = self.shared.counters;
         let peer = Peer { address, listener: name.clone(), authority: authority.clone() };
+        self.shared.counters.accepted.fetch_add(1, Relaxed);
+        self.shared.seat(stream, peer, Arrival::default());
+    }
+}
+
+/// Nobody succeeds: ends the connections here, and those that are parked for whoever comes.
+async fn close<P: HttpPlugin>(shared: &Arc<Shared<P>>, mut receiver: Option<Receiver>) {
+    loop {
+        let mut pause = None;
+        while let Some(receiver) = &mut receiver {
+            match shared.arrive(receiver) {
+                Arrived::Some => {}
+                Arrived::Nothing => break,
+                Arrived::NoRoom => {
+                    pause = Some(Instant::now() + NO_ROOM);
+                    break;
+                }
+            }
+        }
+        for track in shared.seats.tracks() {
+            track.drain();
+        }
+        shared.tell_left();
+        loop {
+            if shared.seats.is_empty() {
+                return;
+            }
+            tokio::select! {
+                () = shared.seats.woken() => {}
+                // A worker that was told later may still have sent some.
+                () = arriving(&receiver, pause) => break,
+            }
+        }
+    }
+}
+
+/// Waits for connections of a worker that leaves, but not before `pause`.
+async fn arriving(receiver: &Option<Receiver>, pause: Option<Instant>) {
+    let Some(receiver) = receiver else { return std::future::pending().await };
+    if let Some(until) = pause {
+        sleep_until(until).await;
+    }
+    receiver.ready().await;
+}
+
+impl<P: HttpPlugin> Shared<P> {
+    /// Tells once that no connection is accepted any more and all have been asked to leave.
+    pub(super) fn tell_left(&self) {
+        if !self.seats.left.swap(true, AcqRel) {
+            (self.report)(Event::NotAccepting);
+        }
+    }
+
+    /// Serves a connection in a task of its own.
+    pub(super) fn seat(self: &Arc<Self>, stream: Stream, peer: Peer, arrival: Arrival) -> Arc<Track> {
+        let Self { report, access, seats, .. } = &**self;
+        let counters = self.counters;
         let access = access.as_ref().map(|log| Box::new(access::Watch::new(log, &peer)));
         let track = Arc::new(Track::new(peer, report.clone(), access));
         let id = seats.last.fetch_add(1, Relaxed);
         seats.taken().insert(id, track.clone());
-        counters.accepted.fetch_add(1, Relaxed);
         counters.open.fetch_add(1, Relaxed);
         let seat = Seat { id, seats: seats.clone(), counters };
-        let shared = self.shared.clone();
+        let (shared, its_track) = (self.clone(), track.clone());
         tokio::spawn(async move {
-            let _seat = seat;
-            connection::run(shared, stream, track.clone()).await;
+            let seat = seat;
+            let departure = connection::run(shared, stream, its_track.clone(), arrival).await;
             // A plugin may keep the connection's state for longer.
-            if let Some(access) = &track.access {
+            if let Some(access) = &its_track.access {
                 access.ended();
             }
+            if let Some(departure) = departure {
+                seat.seats.depart(departure);
+            }
         });
+        track
     }
 }

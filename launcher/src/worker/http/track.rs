@@ -32,6 +32,12 @@ const BODY_OPEN: u64 = 1;
 const BODY_GONE: u64 = 2;
 const NUMBER: u64 = 4;
 
+const STAYS: u8 = 0;
+/// To be handed over as soon as it stands between two requests.
+const WANTED: u8 = 1;
+/// To be closed after its next response.
+const CLOSING: u8 = 2;
+
 const CLIENT_QUIET: u8 = 0;
 /// It has sent more: its end cannot be seen behind that.
 const CLIENT_SPOKE: u8 = 1;
@@ -69,8 +75,8 @@ pub(super) struct Track {
     cut: AtomicBool,
     /// The client speaks HTTP/1.0, where a plain close may look like the regular end of a response.
     old_client: AtomicBool,
-    /// The worker is leaving.
-    draining: AtomicBool,
+    /// What is to become of the connection while the worker leaves.
+    fate: AtomicU8,
     /// Changes with every transfer of bytes in either direction.
     progress: AtomicU32,
     /// First line of the request that was begun last, for the log.
@@ -96,7 +102,7 @@ impl Track {
             ended: AtomicBool::new(false),
             cut: AtomicBool::new(false),
             old_client: AtomicBool::new(false),
-            draining: AtomicBool::new(false),
+            fate: AtomicU8::new(STAYS),
             progress: AtomicU32::new(0),
             line: Mutex::default(),
             waker: OnceLock::new(),
@@ -175,15 +181,40 @@ impl Track {
 
     /// The worker leaves: answer what is asked with `Connection: close`, then close.
     pub(super) fn drain(&self) {
-        self.draining.store(true, Release);
+        self.fate.store(CLOSING, Release);
         self.wake();
     }
 
     pub(super) fn draining(&self) -> bool {
-        self.draining.load(Acquire)
+        self.fate.load(Acquire) == CLOSING
+    }
+
+    /// The connection's turn to be handed over has come.
+    pub(super) fn want(&self) {
+        if self.fate.compare_exchange(STAYS, WANTED, Release, Relaxed).is_ok() {
+            self.wake();
+        }
+    }
+
+    /// Nobody takes it for now: serve on.
+    pub(super) fn keep(&self) {
+        if self.fate.compare_exchange(WANTED, STAYS, Release, Relaxed).is_ok() {
+            self.wake(); // what waits behind the gate is read only if hyper is polled
+        }
+    }
+
+    /// The connection is to be taken apart now and handed over.
+    pub(super) fn departs(&self) -> bool {
+        self.fate.load(Acquire) == WANTED && self.between_requests()
     }
 
     // ---- told by the io
+
+    /// Nothing is to be read: the next request is the successor's, and its bytes stay in the kernel for it. What
+    /// belongs to the request in progress is read.
+    pub(super) fn gated(&self) -> bool {
+        self.fate.load(Relaxed) == WANTED && !self.request_open()
+    }
 
     pub(super) fn received(&self) {
         self.advance();
@@ -286,7 +317,7 @@ impl Track {
 
     /// The request's body was read to its end.
     pub(super) fn body_ended(&self, number: u64) {
-        if self.body_moves(number, BODY_ENDED) && self.draining() {
+        if self.body_moves(number, BODY_ENDED) && self.fate.load(Acquire) != STAYS {
             self.wake(); // it may have ended on another thread
         }
     }
@@ -431,6 +462,27 @@ mod tests {
         assert!(!track.head_open());
         track.received(); // pipelined
         assert!(!track.head_open());
+    }
+
+    #[test]
+    fn a_wanted_connection_departs_between_two_requests() {
+        let track = track();
+        assert!(!track.departs() && !track.gated());
+        let number = track.begin(true, false);
+        track.want();
+        assert!(!track.departs() && !track.gated(), "the rest of the request is read");
+        track.body_ended(number);
+        assert!(!track.departs() && track.gated(), "the response is not out, and the next request not read");
+        track.response_ended();
+        assert!(!track.departs(), "the response is in hyper's buffer");
+        track.flushed();
+        assert!(track.departs());
+        track.keep();
+        assert!(!track.departs() && !track.gated());
+        track.drain();
+        track.want();
+        track.keep();
+        assert!(track.draining(), "closing is final");
     }
 
     #[test]

@@ -33,11 +33,22 @@ pub(super) enum Expired {
     Linger,
 }
 
+/// What the clocks of a connection have counted, for whoever watches it next.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Elapsed {
+    /// Since bytes have moved.
+    pub(super) quiet: Duration,
+    /// Since the first byte of a head that is not complete; zero without one.
+    pub(super) head: Duration,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Watchdog {
     idle: Duration,
     head: Duration,
+    /// Counted by another worker.
+    earlier: Elapsed,
     timer: Option<Pin<Box<Sleep>>>,
     /// The timer knows the task, which is the same for the connection's life: no need to poll it until it is over.
     watched: bool,
@@ -54,10 +65,11 @@ pub(super) struct Watchdog {
 
 impl Watchdog {
     /// `idle` zero: silence is no reason to end.
-    pub(super) fn new(idle: Duration) -> Self {
+    pub(super) fn new(idle: Duration, earlier: Elapsed) -> Self {
         Self {
             idle,
             head: if idle.is_zero() { HEAD_TIMEOUT } else { HEAD_TIMEOUT.min(idle) },
+            earlier,
             timer: None,
             watched: false,
             next_look: None,
@@ -67,6 +79,26 @@ impl Watchdog {
             linger: None,
             half_closed: None,
         }
+    }
+
+    /// What the clocks show.
+    pub(super) fn elapsed(&self, track: &Track) -> Elapsed {
+        let now = Instant::now();
+        let quiet = match self.next_look {
+            // Not polled yet: nothing has moved since the other worker had it.
+            None => self.earlier.quiet,
+            Some(_) if track.progress() != self.progress => Duration::ZERO,
+            Some(next) => {
+                let look = self.idle / LOOKS;
+                look * self.quiet + look.saturating_sub(next.saturating_duration_since(now))
+            }
+        };
+        let head = match self.head_deadline.filter(|_| track.head_open()) {
+            Some(deadline) => self.head.saturating_sub(deadline.saturating_duration_since(now)),
+            // Of a head that was not looked at yet, if there is one.
+            None => self.earlier.head,
+        };
+        Elapsed { quiet, head }
     }
 
     /// To be polled after everything else of the connection.
@@ -112,13 +144,12 @@ impl Watchdog {
 
     fn poll_timer(&mut self, cx: &mut Context<'_>, track: &Track) -> Poll<Expired> {
         if track.head_open() != self.head_deadline.is_some() {
-            self.head_deadline = track.head_open().then(|| Instant::now() + self.head);
+            let earlier = std::mem::take(&mut self.earlier.head);
+            self.head_deadline = track.head_open().then(|| Instant::now() + self.head.saturating_sub(earlier));
             self.arm();
         }
-        if self.timer.is_none() && !self.idle.is_zero() {
-            self.next_look = Some(Instant::now() + self.idle / LOOKS);
-            self.progress = track.progress();
-            self.arm();
+        if self.next_look.is_none() && !self.idle.is_zero() {
+            self.begin_looking(track);
         }
         while let Some(timer) = &mut self.timer {
             if self.watched && !timer.is_elapsed() {
@@ -148,6 +179,17 @@ impl Watchdog {
             self.arm();
         }
         Poll::Pending
+    }
+
+    fn begin_looking(&mut self, track: &Track) {
+        let look = (self.idle / LOOKS).max(Duration::from_nanos(1));
+        let looks = self.earlier.quiet.as_nanos() / look.as_nanos();
+        // One look is left in any case: bytes that came meanwhile are seen before it.
+        self.quiet = u32::try_from(looks).unwrap_or(u32::MAX).min(LOOKS - 1);
+        let into = self.earlier.quiet.saturating_sub(look * self.quiet).min(look);
+        self.next_look = Some(Instant::now() + (look - into));
+        self.progress = track.progress();
+        self.arm();
     }
 
     /// Sets the timer to the earlier of its two purposes.

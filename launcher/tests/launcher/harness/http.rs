@@ -75,6 +75,15 @@ pub(crate) fn fetch(address: &str, target: &str) -> Response {
 impl Connection {
     /// Connects to `host:port` or `unix:/path`.
     pub(crate) fn open(address: &str) -> io::Result<Self> {
+        Self::open_with(address, 64 << 10)
+    }
+
+    /// The same with a small buffer, for tests with very many connections.
+    pub(crate) fn open_lean(address: &str) -> io::Result<Self> {
+        Self::open_with(address, 512)
+    }
+
+    fn open_with(address: &str, buffer: usize) -> io::Result<Self> {
         let stream = match address.strip_prefix("unix:") {
             Some(path) => Stream::Unix(UnixStream::connect(path)?),
             None => {
@@ -83,7 +92,7 @@ impl Connection {
                 Stream::Tcp(stream)
             }
         };
-        let connection = Self { reader: BufReader::with_capacity(64 << 10, stream) };
+        let connection = Self { reader: BufReader::with_capacity(buffer, stream) };
         connection.set_read_timeout(PATIENCE)?;
         Ok(connection)
     }

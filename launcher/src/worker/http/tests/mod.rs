@@ -5,6 +5,7 @@
 
 mod drain;
 mod failures;
+mod handover;
 mod limits;
 mod messages;
 mod sharing;
@@ -63,6 +64,11 @@ fn serve(limits: Limits) -> Served {
 }
 
 fn serve_on(listener: std::net::TcpListener, limits: Limits) -> Served {
+    serve_with(listener, limits, None)
+}
+
+/// `take`: the receiving end of a hand-over.
+fn serve_with(listener: std::net::TcpListener, limits: Limits, take: Option<OwnedFd>) -> Served {
     let address = listener.local_addr().expect("bound");
     let shared = OwnedFd::from(listener.try_clone().expect("a descriptor"));
     let named = Listener { name: "front".to_owned(), address: address.to_string() };
@@ -73,8 +79,11 @@ fn serve_on(listener: std::net::TcpListener, limits: Limits) -> Served {
         let events = events.clone();
         Arc::new(move |event: Event<'_>| events.lock().expect("no panic").push(event.to_string()))
     };
-    let (server, control) =
+    let (mut server, control) =
         Server::new(plugin.clone(), limits, vec![(named, shared)], counters, report, None).expect("a listening socket");
+    if let Some(take) = take {
+        server.take_over(take).expect("the end of a pair");
+    }
     let done = tokio::spawn(server.serve());
     Served { address, listener, control, counters, plugin, events, done }
 }
