@@ -199,7 +199,7 @@ fn numbers(path: &Path) -> Vec<u64> {
 #[test]
 fn rotation_under_load_loses_no_line() {
     let site = Site::new();
-    let mut launcher = run(&site, "format: json, file: log/launcher.log, max_size: 10KiB, keep: 900");
+    let mut launcher = run(&site, "format: json, file: log/launcher.log, max_size: 100KiB, keep: 100");
     // The directory is not there yet: what is told meanwhile waits for it.
     launcher.wait("log_failed", |event| event.is("log_failed"));
     fs::create_dir(site.path("log")).expect("make a directory");
@@ -211,6 +211,10 @@ fn rotation_under_load_loses_no_line() {
     for _ in 0..REQUESTS {
         fetch(&address, &format!("/count?{LINES}"));
     }
+    // The last line of the worker: when it is there, so is everything before.
+    fetch(&address, "/print?77");
+    let ends = |name: &str| fs::read_to_string(site.path(name)).is_ok_and(|text| text.contains("\"line\":\"77\""));
+    assert!(eventually(|| ends("log/launcher.log") || ends("log/launcher.log.1")), "{}", launcher.story());
     launcher.stop();
     let dropped =
         launcher.events_after(0, |event| event.is("lines_dropped") && event.text("destination").contains("file"));
@@ -218,10 +222,10 @@ fn rotation_under_load_loses_no_line() {
     let mut files = BTreeMap::new();
     for entry in fs::read_dir(site.path("log")).expect("readable").map(|entry| entry.expect("readable").path()) {
         let age = entry.extension().and_then(|age| age.to_str()?.parse::<u32>().ok()).unwrap_or(0);
-        assert!(fs::metadata(&entry).expect("there").len() <= 10 << 10, "{} is too large", entry.display());
+        assert!(fs::metadata(&entry).expect("there").len() <= 100 << 10, "{} is too large", entry.display());
         files.insert(std::cmp::Reverse(age), numbers(&entry));
     }
-    assert!(files.len() > 50, "{} files", files.len());
+    assert!(files.len() > 20, "{} files", files.len());
     let all: Vec<u64> = files.into_values().flatten().collect();
     assert_eq!(all.len() as u64 + dropped, REQUESTS * LINES);
     if dropped == 0 {

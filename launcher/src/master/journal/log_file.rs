@@ -91,11 +91,10 @@ impl LogFile {
     }
 
     fn rename_all(&self) -> io::Result<()> {
-        for number in (1..self.settings.keep).rev() {
-            match fs::rename(self.numbered(number), self.numbered(number + 1)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
+        // Only those that are there: `keep` may be large.
+        let there = (1..self.settings.keep).take_while(|number| self.numbered(*number).symlink_metadata().is_ok());
+        for number in (1..=there.count() as u32).rev() {
+            fs::rename(self.numbered(number), self.numbered(number + 1))?;
         }
         fs::rename(&self.settings.path, self.numbered(1))
     }
