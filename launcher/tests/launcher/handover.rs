@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::harness::control::Control;
 use crate::harness::http::Connection;
 use crate::harness::launcher::eventually;
 use crate::harness::{Launcher, PATIENCE, Site, guests, process};
@@ -266,6 +267,22 @@ fn recycled_workers_pass_their_connections_on() {
     clients.more(100);
     clients.stop();
     assert!(launcher.events_after(0, |event| event.is("exited")).iter().all(|event| event.number("code") == 0));
+}
+
+#[test]
+fn restarted_workers_pass_their_connections_on() {
+    let site = Site::new();
+    site.write("hello.wasm", guests::hello(1));
+    let launcher = site.run(HELLO);
+    let clients = Faithful::start(&launcher.address("hello"), 16, 4);
+    let mut kept = idle(&launcher.address("hello"), 30);
+    let control = Control::of(&site);
+    for _ in 0..3 {
+        control.post("/v1/services/hello/restart?wait=true");
+        assert_answered(&mut kept, &guests::greeting(1));
+        clients.more(50);
+    }
+    clients.stop();
 }
 
 #[test]
