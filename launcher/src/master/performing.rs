@@ -166,6 +166,7 @@ impl Master {
         let name = service.name.clone();
         self.journal.record(&Fact::Promoted { service: name, generation, took_ms, trigger: why, workers });
         let Some(trigger) = trigger else { return };
+        service.changed_since = Some(trigger.since);
         let first = service.pool.previous().is_none() && service.last_reload.is_none();
         let end = End { result: OutcomeResult::Promoted, generation: Some(generation), reason: None };
         if first {
@@ -203,7 +204,7 @@ impl Master {
         // Without a rollout it was promoted before: its trigger is that of the last reload.
         let trigger = rollout.map(|rollout| rollout.trigger).unwrap_or_else(|| {
             let why = service.last_reload.as_ref().map_or_else(|| "start".to_owned(), |last| last.trigger.clone());
-            Trigger::new(why)
+            Trigger::noticed(why, service.changed_since.unwrap_or_else(Instant::now))
         });
         let end = End { result: OutcomeResult::RolledBack, generation: Some(generation), reason: Some(reason.clone()) };
         service.end_reload(trigger, &end);

@@ -184,6 +184,8 @@ pub struct Service {
     pub intent: Intent,
     /// Its last reload that ended.
     pub last_reload: Option<api::LastReload>,
+    /// When what led to what serves was noticed.
+    pub changed_since: Option<Instant>,
     /// What its workers are changed to without a new generation.
     pub settling: Vec<Settling>,
     last_generation: u64,
@@ -207,6 +209,7 @@ impl Service {
             statistics: Statistics::default(),
             intent: Intent::Run,
             last_reload: None,
+            changed_since: None,
             settling: Vec::new(),
             last_generation: 0,
         }

@@ -33,7 +33,12 @@ pub struct End {
 impl Trigger {
     /// A trigger that nobody waits for yet.
     pub fn new(why: impl Into<String>) -> Trigger {
-        Trigger { why: why.into(), since: Instant::now(), waiting: Vec::new() }
+        Trigger::noticed(why, Instant::now())
+    }
+
+    /// One that was noticed earlier.
+    pub fn noticed(why: impl Into<String>, since: Instant) -> Trigger {
+        Trigger { why: why.into(), since, waiting: Vec::new() }
     }
 
     /// One more who waits for the end.

@@ -204,6 +204,7 @@ fn a_generation_that_crashes_soon_after_it_became_ready_is_rolled_back_by_itself
     let last = &service["last_reload"];
     assert_eq!((&last["result"], &last["generation"]), (&json!("rolled_back"), &json!(2)), "{last}");
     assert!(last["reason"].as_str().is_some_and(|reason| reason.contains("crash")), "{last}");
+    assert!(last["took_ms"].as_u64().is_some_and(|took| took >= 3000), "three lives of a second each: {last}");
 }
 
 #[test]

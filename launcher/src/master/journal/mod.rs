@@ -178,11 +178,14 @@ impl Journal {
     /// Wait until everything is written, but not for ever.
     pub fn finish(&self) {
         let deadline = Instant::now() + FAREWELL;
+        let terminal = self.0.terminal.load(Ordering::Relaxed);
+        let outlets = self.0.outlets.iter().filter(|(content, _)| terminal || *content == Content::Filed);
+        let outlets: Vec<_> = outlets.map(|(_, outlet)| outlet).collect();
         // Twice: what one destination dropped is told to the others.
         for _ in 0..2 {
-            let (done, written) = sync_channel(self.0.outlets.len());
-            self.0.outlets.iter().for_each(|(_, outlet)| outlet.finish(done.clone()));
-            for _ in &self.0.outlets {
+            let (done, written) = sync_channel(outlets.len());
+            outlets.iter().for_each(|outlet| outlet.finish(done.clone()));
+            for _ in &outlets {
                 let left = deadline.saturating_duration_since(Instant::now());
                 if written.recv_timeout(left).is_err() {
                     return;

@@ -4,7 +4,7 @@
 //! exchange, body ──> Watch (one a connection) ──> line ──> log (one a worker) ──> file or standard output
 //! ```
 //!
-//! Without `access_log` a connection has no [`Watch`], and a request costs a look at that. With it nothing waits for
+//! Without `access_log` a connection has no `Watch`, and a request costs a look at that. With it nothing waits for
 //! the disk: lines are gathered in memory, and `log`'s thread writes them.
 
 mod line;

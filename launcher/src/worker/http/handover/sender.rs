@@ -127,8 +127,16 @@ impl<'a, P: HttpPlugin> Sender<'a, P> {
                 if !self.unasked.is_empty() {
                     let turn = self.unasked.len().min(batch);
                     self.unasked.drain(..turn).for_each(|track| track.want());
-                    // Those that stand between two requests depart now.
-                    yield_now().await;
+                    // Those that stand between two requests depart now. A WASM worker's runtime runs few tasks before it
+                    // comes back here, and a message should carry a batch.
+                    loop {
+                        let before = self.departed.len();
+                        yield_now().await;
+                        self.departed.append(&mut seats.departures());
+                        if self.departed.len() == before || self.departed.len() >= turn {
+                            break;
+                        }
+                    }
                     continue;
                 }
                 self.shared.tell_left();
