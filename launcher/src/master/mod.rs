@@ -21,13 +21,13 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::config::{self, Config};
 
 mod access_logs;
 mod admin;
+mod announcing;
 pub mod build;
 pub mod cache;
 pub mod child;
@@ -43,6 +43,7 @@ pub mod output;
 mod performing;
 pub mod pool;
 pub mod service;
+mod signals;
 mod starter;
 pub mod statistics;
 mod systemd;
@@ -54,7 +55,8 @@ use journal::{Fact, Journal, Level, Name, WorkerName};
 use listeners::Listeners;
 use orders::Scale;
 use pool::{Generation, Ids, WorkerId};
-use service::{Outcome, PrepareError, Service, ServiceKey};
+use service::{PrepareError, Service, ServiceKey};
+use signals::Signals;
 use systemd::Systemd;
 use trigger::Trigger;
 use watch::Watcher;
@@ -386,32 +388,6 @@ impl Master {
         }
     }
 
-    fn on_signal(&mut self, name: &'static str) {
-        let effect = match (name, self.phase) {
-            ("SIGTERM" | "SIGINT", Phase::Stopping(_)) | ("SIGQUIT", _) => "stopping now",
-            ("SIGTERM" | "SIGINT", _) => "draining; once more stops now",
-            ("SIGHUP", Phase::Stopping(_)) => "ignored: stopping",
-            ("SIGHUP", _) => "reading the configuration and the plugins again",
-            ("SIGTTIN", _) => "one worker more for each service",
-            ("SIGTTOU", _) => "one worker fewer for each service",
-            ("SIGUSR1", _) => "opening the log files anew",
-            _ => "ignored",
-        };
-        self.journal.record(&Fact::Signal { name, effect });
-        match (name, self.phase) {
-            ("SIGTERM" | "SIGINT", Phase::Stopping(_)) | ("SIGQUIT", _) => self.stop(0, name, pool::Event::Kill),
-            ("SIGTERM" | "SIGINT", _) => self.stop(0, name, pool::Event::Drain),
-            ("SIGHUP", Phase::Starting | Phase::Serving) => self.read_config(name.to_owned(), Scope::Everything),
-            ("SIGUSR1", _) => {
-                self.journal.reopen();
-                self.reopen_access_logs();
-            }
-            ("SIGTTIN", Phase::Serving) => self.scale_all(Scale::By(1), name),
-            ("SIGTTOU", Phase::Serving) => self.scale_all(Scale::By(-1), name),
-            _ => {}
-        }
-    }
-
     fn on_watched(&mut self, reports: Vec<watch::Report<Watched>>) {
         if matches!(self.phase, Phase::Stopping(_)) {
             return;
@@ -521,66 +497,6 @@ impl Master {
             watcher.set(targets);
         }
     }
-
-    /// Once every first generation has served or failed: say so, or end if nothing serves.
-    fn announce(&mut self) {
-        if self.phase != Phase::Starting || self.services.values().any(|s| s.outcome == Outcome::Open) {
-            return;
-        }
-        let outcomes = self.services.values().map(|service| (service.name.to_string(), &service.outcome));
-        let (serving, failed): (Vec<_>, Vec<_>) = outcomes.partition(|(_, outcome)| **outcome == Outcome::Serving);
-        if serving.is_empty() || (self.strictness == Strictness::Strict && !failed.is_empty()) {
-            // Each reason was told when it came. A plugin that cannot be used is bad configuration.
-            let all_unusable = failed.iter().all(|(_, o)| matches!(o, Outcome::Failed { unusable: true, .. }));
-            let names: Vec<_> = failed.into_iter().map(|(name, _)| name).collect();
-            let reason = format!("{} could not be started", names.join(", "));
-            return self.stop(if all_unusable { 2 } else { 1 }, &reason, pool::Event::Drain);
-        }
-        let names = |list: Vec<(String, &Outcome)>| list.into_iter().map(|(name, _)| name).collect();
-        let took_ms = milliseconds(self.started.elapsed());
-        let fact = Fact::Serving { services: names(serving), failed: names(failed), took_ms };
-        self.journal.record(&fact);
-        self.phase = Phase::Serving;
-        self.say_what_is_served();
-        if let Some(starter) = self.starter.take() {
-            self.journal.leave_terminal(|| starter.let_go());
-        }
-    }
-
-    /// The words for a newcomer: what is served where, and a line to try.
-    fn say_what_is_served(&mut self) {
-        let mut first = None;
-        for service in self.services.values().filter(|service| service.outcome == Outcome::Serving) {
-            for key in listeners::Key::of(&service.name, &service.config.listen) {
-                let Ok((bound, _)) = self.listeners.hold(&key) else { continue };
-                let workers = match service.config.workers {
-                    1 => "1 worker".to_owned(),
-                    several => format!("{several} workers"),
-                };
-                let place = place(&bound.address);
-                self.journal.say(&format!("  {}  {place}  {workers}  {}", service.name, service.config.plugin));
-                first.get_or_insert_with(|| curl(&bound.address));
-            }
-        }
-        if let Some(line) = first {
-            self.journal.say(&format!("  try: {line}"));
-        }
-    }
-}
-
-/// An address as one would type it into a browser.
-fn place(address: &str) -> String {
-    if address.starts_with("unix:") { address.to_owned() } else { format!("http://{address}/") }
-}
-
-fn curl(address: &str) -> String {
-    match address.strip_prefix("unix:") {
-        Some(path) => format!("curl --unix-socket {path} http://localhost/"),
-        None => {
-            let address = address.replace("0.0.0.0", "127.0.0.1").replace("[::]", "[::1]");
-            format!("curl http://{address}/")
-        }
-    }
 }
 
 fn milliseconds(duration: Duration) -> u64 {
@@ -604,49 +520,5 @@ async fn gone(starter: Option<&starter::Waiting>) {
 async fn until(deadline: Option<Instant>) {
     if let Some(deadline) = deadline {
         tokio::time::sleep_until(deadline.into()).await;
-    }
-}
-
-/// The signals to a master. Conventions: TERM, INT, HUP (everybody), QUIT quick (gunicorn; nginx means graceful
-/// by it), USR1 (nginx, gunicorn: logs), TTIN and TTOU (unicorn, gunicorn, Puma).
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    quit: Signal,
-    hangup: Signal,
-    more: Signal,
-    fewer: Signal,
-    user1: Signal,
-    user2: Signal,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Signals> {
-        let raw = |number: i32| signal(SignalKind::from_raw(number));
-        Ok(Signals {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            quit: signal(SignalKind::quit())?,
-            hangup: signal(SignalKind::hangup())?,
-            more: raw(crate::sys::process::TTIN)?,
-            fewer: raw(crate::sys::process::TTOU)?,
-            // Their default action would end the master; both have a meaning in the field that may be tried.
-            user1: signal(SignalKind::user_defined1())?,
-            user2: signal(SignalKind::user_defined2())?,
-        })
-    }
-
-    async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            biased;
-            _ = self.quit.recv() => "SIGQUIT",
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
-            _ = self.hangup.recv() => "SIGHUP",
-            _ = self.more.recv() => "SIGTTIN",
-            _ = self.fewer.recv() => "SIGTTOU",
-            _ = self.user1.recv() => "SIGUSR1",
-            _ = self.user2.recv() => "SIGUSR2",
-        }
     }
 }

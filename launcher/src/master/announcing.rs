@@ -1,0 +1,67 @@
+//! What is said when the first generations serve, or none does.
+
+use super::journal::Fact;
+use super::service::Outcome;
+use super::{Master, Phase, Strictness, listeners, milliseconds, pool};
+
+impl Master {
+    /// Once every first generation has served or failed: say so, or end if nothing serves.
+    pub(super) fn announce(&mut self) {
+        if self.phase != Phase::Starting || self.services.values().any(|s| s.outcome == Outcome::Open) {
+            return;
+        }
+        let outcomes = self.services.values().map(|service| (service.name.to_string(), &service.outcome));
+        let (serving, failed): (Vec<_>, Vec<_>) = outcomes.partition(|(_, outcome)| **outcome == Outcome::Serving);
+        if serving.is_empty() || (self.strictness == Strictness::Strict && !failed.is_empty()) {
+            // Each reason was told when it came. A plugin that cannot be used is bad configuration.
+            let all_unusable = failed.iter().all(|(_, o)| matches!(o, Outcome::Failed { unusable: true, .. }));
+            let names: Vec<_> = failed.into_iter().map(|(name, _)| name).collect();
+            let reason = format!("{} could not be started", names.join(", "));
+            return self.stop(if all_unusable { 2 } else { 1 }, &reason, pool::Event::Drain);
+        }
+        let names = |list: Vec<(String, &Outcome)>| list.into_iter().map(|(name, _)| name).collect();
+        let took_ms = milliseconds(self.started.elapsed());
+        let fact = Fact::Serving { services: names(serving), failed: names(failed), took_ms };
+        self.journal.record(&fact);
+        self.phase = Phase::Serving;
+        self.say_what_is_served();
+        if let Some(starter) = self.starter.take() {
+            self.journal.leave_terminal(|| starter.let_go());
+        }
+    }
+
+    /// The words for a newcomer: what is served where, and a line to try.
+    fn say_what_is_served(&mut self) {
+        let mut first = None;
+        for service in self.services.values().filter(|service| service.outcome == Outcome::Serving) {
+            for key in listeners::Key::of(&service.name, &service.config.listen) {
+                let Ok((bound, _)) = self.listeners.hold(&key) else { continue };
+                let workers = match service.config.workers {
+                    1 => "1 worker".to_owned(),
+                    several => format!("{several} workers"),
+                };
+                let place = place(&bound.address);
+                self.journal.say(&format!("  {}  {place}  {workers}  {}", service.name, service.config.plugin));
+                first.get_or_insert_with(|| curl(&bound.address));
+            }
+        }
+        if let Some(line) = first {
+            self.journal.say(&format!("  try: {line}"));
+        }
+    }
+}
+
+/// An address as one would type it into a browser.
+fn place(address: &str) -> String {
+    if address.starts_with("unix:") { address.to_owned() } else { format!("http://{address}/") }
+}
+
+fn curl(address: &str) -> String {
+    match address.strip_prefix("unix:") {
+        Some(path) => format!("curl --unix-socket {path} http://localhost/"),
+        None => {
+            let address = address.replace("0.0.0.0", "127.0.0.1").replace("[::]", "[::1]");
+            format!("curl http://{address}/")
+        }
+    }
+}
