@@ -174,7 +174,7 @@ mod tests {
 
     fn tree() -> tempfile::TempDir {
         let outside = tempfile::tempdir().expect("the test tree");
-        let root = outside.path().join("root");
+        let root = outside.path().join("site");
         fs::create_dir_all(root.join("a/b")).expect("the test tree");
         fs::create_dir_all(root.join("empty")).expect("the test tree");
         fs::write(outside.path().join("secret"), "secret").expect("the test tree");
@@ -197,7 +197,7 @@ mod tests {
     #[test]
     fn files_and_directories_are_found() {
         let tree = tree();
-        let root = tree.path().join("root");
+        let root = tree.path().join("site");
         let file = Found::File(root.join("a/b/file.txt"));
         for (url, found) in [
             ("/", Found::File(root.join("index.html"))),
@@ -219,7 +219,7 @@ mod tests {
     #[test]
     fn nothing_leads_out() {
         let tree = tree();
-        let root = tree.path().join("root");
+        let root = tree.path().join("site");
         for url in [
             "/../secret",
             "/..%2fsecret",
@@ -232,7 +232,7 @@ mod tests {
             "/far",
             "/absolute",
             "/up/secret",
-            "/up/root/index.html",
+            "/up/site/index.html",
             "/a/b/parent/secret",
             "/circle-1",
             "/index.html%00.txt",
