@@ -63,6 +63,12 @@ async fn an_idle_connection_is_closed_after_the_linger() {
     soon("the drain", served.done).await.expect("no panic");
 }
 
+/// The promise of those who call it is that something has *not* happened when the deadline is over, so the deadline is
+/// let pass; nothing is synchronised by it.
+async fn the_linger_passes() {
+    tokio::time::sleep(LINGER + Duration::from_millis(300)).await;
+}
+
 #[tokio::test]
 async fn a_stream_outlives_the_linger_and_its_connection_lingers_after_it() {
     let served = serve(limits());
@@ -71,7 +77,7 @@ async fn a_stream_outlives_the_linger_and_its_connection_lingers_after_it() {
     assert!(!client.head().await.closes());
     let feed = served.plugin.feed.lock().expect("no panic").take().expect("the handler ran");
     served.control.drain();
-    tokio::time::sleep(LINGER + Duration::from_millis(300)).await;
+    the_linger_passes().await;
     feed.send("late".into()).expect("the body is alive");
     assert_eq!(client.chunk().await.as_deref(), Some(&b"late"[..]));
     drop(feed);
@@ -89,7 +95,7 @@ async fn a_head_that_has_begun_is_waited_for() {
     pipelined.send("GET /hello HTTP/1.1\r\nHost: a\r\n\r\nGET /uri HT").await;
     assert_eq!(pipelined.reply().await.text(), "hello");
     drain_is_seen(&served).await;
-    tokio::time::sleep(LINGER + Duration::from_millis(300)).await;
+    the_linger_passes().await;
     for client in [&mut fresh, &mut pipelined] {
         client.send("TP/1.1\r\nHost: a\r\n\r\n").await;
         let reply = client.reply().await;
@@ -110,7 +116,7 @@ async fn the_rest_of_an_upload_that_was_answered_early_is_not_taken_for_a_reques
     served.control.drain();
     client.send("x".repeat(100_000)).await;
     client.send(rest).await;
-    tokio::time::sleep(LINGER + Duration::from_millis(300)).await;
+    the_linger_passes().await;
     served.plugin.release.notify_one();
     soon("the upload", served.plugin.held_done.notified()).await;
     let held = served.plugin.held.lock().expect("no panic").take();
@@ -126,7 +132,7 @@ async fn a_slow_reader_gets_all_of_its_response() {
     client.send("GET /big/30000000 HTTP/1.1\r\nHost: a\r\n\r\n").await;
     client.head().await;
     served.control.drain();
-    tokio::time::sleep(LINGER + Duration::from_millis(300)).await;
+    the_linger_passes().await;
     let mut got = 0;
     while let Some(chunk) = client.chunk().await {
         got += chunk.len();
