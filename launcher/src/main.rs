@@ -113,20 +113,12 @@ enum Command {
         #[arg(value_name = "SERVICE")]
         services: Vec<String>,
         #[command(flatten)]
-        part: PartArgs,
-        #[command(flatten)]
-        which: Which,
-        #[command(flatten)]
-        shown: Shown,
+        stream: StreamArgs,
     },
     /// Show what has happened
     Events {
         #[command(flatten)]
-        part: PartArgs,
-        #[command(flatten)]
-        which: Which,
-        #[command(flatten)]
-        shown: Shown,
+        stream: StreamArgs,
     },
     /// Show what a configuration would change in the running launcher
     Plan {
@@ -215,7 +207,7 @@ struct OrderArgs {
 }
 
 #[derive(Args)]
-struct PartArgs {
+struct StreamArgs {
     /// Go on with what comes, until the launcher stops
     #[arg(short, long)]
     follow: bool,
@@ -225,12 +217,10 @@ struct PartArgs {
     /// From then on: `10m` ago, or 2026-01-31T12:00:00Z
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
-}
-
-impl PartArgs {
-    fn of(self, services: Vec<String>) -> Part {
-        Part { services, follow: self.follow, lines: self.lines, since: self.since }
-    }
+    #[command(flatten)]
+    which: Which,
+    #[command(flatten)]
+    shown: Shown,
 }
 
 /// A number of workers as it is typed: `4`, `+1`, `-1`.
@@ -269,12 +259,8 @@ fn main() -> ExitCode {
         Command::Stop { services, which, shown, .. } => {
             steered(orders::order(&which.config, &Order::Stop, &services, Wait::End, shown.output))
         }
-        Command::Logs { services, part, which, shown } => {
-            steered(stream::show(&which.config, Source::Logs, &part.of(services), shown.output))
-        }
-        Command::Events { part, which, shown } => {
-            steered(stream::show(&which.config, Source::Events, &part.of(Vec::new()), shown.output))
-        }
+        Command::Logs { services, stream } => streamed(Source::Logs, services, stream),
+        Command::Events { stream } => streamed(Source::Events, Vec::new(), stream),
         Command::Plan { config, shown } => steered(cli::plan::plan(&config.path(), shown.output)),
         Command::Apply { config, wait, shown } => steered(cli::plan::apply(&config.path(), wait.meant(), shown.output)),
         Command::Completions { shell } => completions(shell),
@@ -312,6 +298,11 @@ fn steered(result: Result<Ended, Failure>) -> ExitCode {
         Ended::NotRunning => ExitCode::from(NOT_RUNNING),
         Ended::RolledBack => ExitCode::from(ROLLED_BACK),
     }
+}
+
+fn streamed(source: Source, services: Vec<String>, typed: StreamArgs) -> ExitCode {
+    let StreamArgs { follow, lines, since, which, shown } = typed;
+    steered(stream::show(&which.config, source, &Part { services, follow, lines, since }, shown.output))
 }
 
 fn completions(shell: Shell) -> ExitCode {

@@ -87,32 +87,28 @@ impl Master {
                 let begun = keys.into_iter().filter_map(|key| self.restart(key, &why).ok()).collect();
                 asked.answer(Ok(Reply::Begun(begun)));
             }
-            Order::Restart(Some(name)) => {
-                let why = format!("restart {}", asked.who);
-                let begun = self.running(&name).and_then(|key| self.restart(key, &why));
-                asked.answer(begun.map(|begun| Reply::Begun(vec![begun])));
-            }
-            Order::Rollback(name) => {
-                let why = format!("rollback {}", asked.who);
-                let begun = self.running(&name).and_then(|key| self.roll_back(key, &why));
-                asked.answer(begun.map(|begun| Reply::Begun(vec![begun])));
-            }
+            Order::Restart(Some(name)) => self.carry_out(asked, "restart", self.running(&name), Master::restart),
+            Order::Rollback(name) => self.carry_out(asked, "rollback", self.running(&name), Master::roll_back),
             Order::Scale(name, scale) => {
-                let why = format!("scale {}", asked.who);
-                let begun = self.running(&name).and_then(|key| self.scale(key, scale, &why));
-                asked.answer(begun.map(|begun| Reply::Begun(vec![begun])));
+                let act = |master: &mut Master, key, why: &str| master.scale(key, scale, why);
+                self.carry_out(asked, "scale", self.running(&name), act);
             }
-            Order::Stop(name) => {
-                let why = format!("stop {}", asked.who);
-                let begun = self.named(&name).and_then(|key| self.stop_service(key, &why));
-                asked.answer(begun.map(|begun| Reply::Begun(vec![begun])));
-            }
-            Order::Start(name) => {
-                let why = format!("start {}", asked.who);
-                let begun = self.named(&name).and_then(|key| self.start_service(key, &why));
-                asked.answer(begun.map(|begun| Reply::Begun(vec![begun])));
-            }
+            Order::Stop(name) => self.carry_out(asked, "stop", self.named(&name), Master::stop_service),
+            Order::Start(name) => self.carry_out(asked, "start", self.named(&name), Master::start_service),
         }
+    }
+
+    /// Do something to one service, if it is there, and answer.
+    fn carry_out(
+        &mut self,
+        asked: Asked,
+        verb: &str,
+        key: Result<ServiceKey, Refusal>,
+        act: impl FnOnce(&mut Master, ServiceKey, &str) -> Result<Begun, Refusal>,
+    ) {
+        let why = format!("{verb} {}", asked.who);
+        let begun = key.and_then(|key| act(self, key, &why));
+        asked.answer(begun.map(|begun| Reply::Begun(vec![begun])));
     }
 
     /// The service of that name.
