@@ -2,6 +2,7 @@
 //! uses it badly holds anything up.
 
 use std::io::Write;
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
@@ -255,7 +256,9 @@ fn a_stopped_service_refuses_connections_until_it_is_started() {
     let address = format!("127.0.0.1:{port}");
     let others = control.ready("other");
     assert_eq!(outcome(&control.post("/v1/services/fixed/stop?wait=true"))["result"], "stopped");
-    assert!(crate::harness::http::get(&address, "/").is_err(), "nobody listens there");
+    // Refused, and not left waiting in the queue of a listener that nobody accepts from.
+    let refused = TcpStream::connect(&address).expect_err("nobody listens there");
+    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
     let service = control.service("fixed");
     assert_eq!((&service["state"], &service["workers"]), (&json!("stopped"), &json!([])), "{service}");
     for order in ["reload", "restart", "rollback"] {
