@@ -1,69 +1,89 @@
 //! The load: keep-alive connections that each send the next request when they have the response to the last.
 
-use std::cell::Cell;
-use std::io;
+//!
+//! One thread around one `epoll_wait`, and as little between a response and the next request as there can be: a client
+//! that is slower than the server sleeps and is woken for every response, and the kernel books that with the server.
+
+use std::io::{self, Read, Write};
 use std::net::SocketAddr;
-use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::task::LocalSet;
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Token};
 
 /// How long a response may take before the server counts as broken.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Longest response, bytes.
+const RESPONSE: usize = 64 * 1024;
 
 /// What a time of load gave.
 pub(crate) struct Load {
     /// Responses, all of them good.
     pub(crate) requests: u64,
-    /// From the first request to the last response.
+    /// From the first request to the last response that was counted.
     pub(crate) time: Duration,
 }
 
-/// Loads a server for `time`.
-pub(crate) async fn load(address: SocketAddr, connections: usize, time: Duration) -> io::Result<Load> {
-    let request = Rc::<[u8]>::from(format!("GET / HTTP/1.1\r\nHost: {address}\r\n\r\n").into_bytes());
-    let mut streams = Vec::new();
-    for _ in 0..connections {
-        let stream = TcpStream::connect(address).await?;
-        stream.set_nodelay(true)?;
-        streams.push(stream);
-    }
-    let requests = Rc::new(Cell::new(0));
-    let start = Instant::now();
-    let tasks = LocalSet::new();
-    let running: Vec<_> = streams
-        .into_iter()
-        .map(|stream| tasks.spawn_local(converse(stream, Rc::clone(&request), Rc::clone(&requests), start + time)))
-        .collect();
-    let outcome = tokio::time::timeout(
-        time + PATIENCE,
-        tasks.run_until(async {
-            for conversation in running {
-                conversation.await.map_err(io::Error::other)??;
-            }
-            Ok(())
-        }),
-    );
-    outcome.await.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "a response does not come")))?;
-    Ok(Load { requests: requests.get(), time: start.elapsed() })
+/// A connection that always has one request open.
+struct Conversation {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+    filled: usize,
 }
 
-async fn converse(mut stream: TcpStream, request: Rc<[u8]>, requests: Rc<Cell<u64>>, end: Instant) -> io::Result<()> {
-    let mut buffer = vec![0; 64 * 1024];
-    while Instant::now() < end {
-        stream.write_all(&request).await?;
-        let mut filled = 0;
-        while !complete(&buffer[..filled])? {
-            match stream.read(&mut buffer[filled..]).await? {
-                0 => return Err(io::Error::other("the server closed a connection, or its response is too long")),
-                read => filled += read,
+impl Conversation {
+    /// Reads what is there; asks again and returns true when a response is complete.
+    fn go_on(&mut self, request: &[u8]) -> io::Result<bool> {
+        match self.stream.read(&mut self.buffer[self.filled..]) {
+            Ok(0) => return Err(io::Error::other("the server closed a connection, or its response is too long")),
+            Ok(read) => self.filled += read,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+            Err(error) => return Err(error),
+        }
+        if !complete(&self.buffer[..self.filled])? {
+            return Ok(false);
+        }
+        self.filled = 0;
+        // A socket of which everything was acknowledged has room for a request: a refusal is an error.
+        self.stream.write_all(request).map(|()| true)
+    }
+}
+
+/// Loads a server for `time`.
+pub(crate) fn load(address: SocketAddr, connections: usize, time: Duration) -> io::Result<Load> {
+    let request = format!("GET / HTTP/1.1\r\nHost: {address}\r\n\r\n").into_bytes();
+    let mut poll = Poll::new()?;
+    let mut conversations = Vec::new();
+    for index in 0..connections {
+        let stream = std::net::TcpStream::connect(address)?;
+        stream.set_nodelay(true)?;
+        stream.set_nonblocking(true)?;
+        let mut stream = TcpStream::from_std(stream);
+        poll.registry().register(&mut stream, Token(index), Interest::READABLE)?;
+        conversations.push(Conversation { stream, buffer: vec![0; RESPONSE], filled: 0 });
+    }
+    let start = Instant::now();
+    for conversation in &mut conversations {
+        conversation.stream.write_all(&request)?;
+    }
+    let mut requests = 0;
+    let mut events = Events::with_capacity(connections);
+    while start.elapsed() < time {
+        match poll.poll(&mut events, Some(PATIENCE)) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            polled => polled?,
+        }
+        if events.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "a response does not come"));
+        }
+        for event in &events {
+            if conversations[event.token().0].go_on(&request)? {
+                requests += 1;
             }
         }
-        requests.set(requests.get() + 1);
     }
-    Ok(())
+    Ok(Load { requests, time: start.elapsed() })
 }
 
 /// Whether these are the bytes of a whole response. Anything but a 200 is an error.

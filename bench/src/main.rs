@@ -96,8 +96,7 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     if servers.first().is_none_or(|server| server.name != SERVERS[0].0) {
         return Err("nothing can be compared without the baseline".into());
     }
-    let rows =
-        tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(measure(options, &servers))?;
+    let rows = measure(options, &servers)?;
     print!("{}", if options.markdown { table::markdown(&rows) } else { table::text(&rows) });
     Ok(())
 }
@@ -113,15 +112,15 @@ fn build(project: &Path) -> Result<(), Box<dyn Error>> {
     }
 }
 
-async fn measure(options: &Options, servers: &[Server]) -> Result<Vec<Row>, Box<dyn Error>> {
+fn measure(options: &Options, servers: &[Server]) -> Result<Vec<Row>, Box<dyn Error>> {
     let mut rows: Vec<Row> = servers.iter().map(|server| Row::new(server.name)).collect();
     for server in servers {
-        load(server, options, Duration::from_millis(300)).await?;
+        load(server, options, Duration::from_millis(300))?;
     }
     for round in 0..options.rounds {
         eprint!("\rround {} of {} ", round + 1, options.rounds);
         for (server, row) in servers.iter().zip(&mut rows) {
-            row.samples.push(load(server, options, options.time).await?);
+            row.samples.push(load(server, options, options.time)?);
         }
     }
     eprintln!();
@@ -131,10 +130,10 @@ async fn measure(options: &Options, servers: &[Server]) -> Result<Vec<Row>, Box<
     Ok(rows)
 }
 
-async fn load(server: &Server, options: &Options, time: Duration) -> Result<Sample, Box<dyn Error>> {
+fn load(server: &Server, options: &Options, time: Duration) -> Result<Sample, Box<dyn Error>> {
     let family = usage::family(server.pid());
     let before = usage::processor_time(&family);
-    let done = client::load(server.address, options.connections, time).await;
+    let done = client::load(server.address, options.connections, time);
     let done = done.map_err(|error| format!("{}: {error}", server.name))?;
     let used = usage::processor_time(&family).saturating_sub(before);
     if done.requests == 0 {
