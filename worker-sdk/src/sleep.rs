@@ -23,7 +23,7 @@ pub async fn sleep(duration: Duration) {
     {
         // A body or a future may be polled outside of the border (tests); the timer needs the reactor.
         let timer = {
-            let _entered = crate::native::runtime::enter();
+            let _visit = crate::native::runtime::visit();
             tokio::time::sleep(duration)
         };
         timer.await;

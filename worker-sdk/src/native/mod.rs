@@ -133,19 +133,18 @@ fn discard(payload: Box<dyn Any + Send>) {
 /// Drops something of the author's: in the reactor, because dropping a timer or a socket outside of it panics.
 fn release(owned: impl Sized) {
     guard(|| {
-        let _entered = entered();
+        enter();
         drop(owned);
         abi::READY
     });
 }
 
-#[cfg(feature = "tokio")]
-fn entered() -> tokio::runtime::EnterGuard<'static> {
-    runtime::enter()
+/// Comes before anything of the author's runs.
+#[inline]
+fn enter() {
+    #[cfg(feature = "tokio")]
+    runtime::enter();
 }
-
-#[cfg(not(feature = "tokio"))]
-fn entered() -> impl Sized {}
 
 unsafe extern "C" fn init<P: Http>(host: *const abi::Host, _state: *mut *mut c_void, error: *mut abi::Chunk) -> i32 {
     let failed = |message: String| {
@@ -167,11 +166,8 @@ unsafe extern "C" fn init<P: Http>(host: *const abi::Host, _state: *mut *mut c_v
         if HOST.set(Host(host)).is_err() {
             return failed("init was called twice".to_owned());
         }
-        let outcome = {
-            let _entered = entered();
-            block_on(P::start())
-        };
-        match outcome {
+        enter();
+        match block_on(P::start()) {
             Ok(()) => abi::READY,
             Err(reason) => failed(reason),
         }
@@ -180,7 +176,7 @@ unsafe extern "C" fn init<P: Http>(host: *const abi::Host, _state: *mut *mut c_v
 
 unsafe extern "C" fn drop_state<P: Http>(_state: *mut c_void) {
     guard(|| {
-        let _entered = entered();
+        enter();
         block_on(P::stop());
         abi::READY
     });
@@ -203,7 +199,7 @@ unsafe extern "C" fn handle<P: Http>(
         let Some(request) = incoming::import(unsafe { &mut *request }) else {
             return abi::ERROR;
         };
-        let _entered = entered();
+        enter();
         let slot = Box::pin(Some(P::handle(request)));
         // SAFETY: `response` and `call` are the host's, and ours to fill until this function returns.
         unsafe { begin(slot, waker, response, call) }
@@ -255,7 +251,7 @@ where
         // SAFETY: `data` is the slot that `begin` leaked, alive until `drop_call`, polled by one thread at a time,
         // and never moved.
         let mut slot = unsafe { Pin::new_unchecked(&mut *data.cast::<Slot<F>>()) };
-        let _entered = entered();
+        enter();
         let Some(future) = slot.as_mut().as_pin_mut() else {
             return abi::ERROR; // polled after it was done
         };

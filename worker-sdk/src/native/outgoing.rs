@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::Body as _;
 
-use super::{buffer, entered, guard, release, spare, waker};
+use super::{buffer, enter, guard, release, spare, waker};
 use crate::body::Parts;
 use crate::{Body, Response, abi};
 
@@ -85,7 +85,7 @@ unsafe extern "C" fn release_head(owner: *mut c_void) {
     let mut head = unsafe { Box::from_raw(owner.cast::<Head>()) };
     guard(|| {
         // Values and bytes may hold an author's owner (`Bytes::from_owner`), whose drop is the author's code.
-        let _entered = entered();
+        enter();
         head.body = Bytes::new();
         spare::keep_map(std::mem::take(&mut head.headers));
         if head.many.capacity() <= spare::FIELDS {
@@ -105,7 +105,7 @@ unsafe extern "C" fn poll_body(data: *mut c_void, waker: abi::Waker, chunk: *mut
     guard(|| {
         // SAFETY: `data` is the box that `export_body` leaked, alive until `drop_body`, polled by one thread at a time.
         let body = unsafe { &mut *data.cast::<Body>() };
-        let _entered = entered();
+        enter();
         waker::with_context(waker, |context| {
             loop {
                 let frame = match Pin::new(&mut *body).poll_frame(context) {

@@ -1,9 +1,10 @@
 //! The plugin's own tokio.
 //!
 //! A library has its own copy of tokio's statics, so the worker's runtime does not exist for it. One background
-//! thread drives a reactor and runs spawned tasks; the author's futures are polled by the worker, inside of
+//! thread drives a reactor and runs spawned tasks; the author's futures are polled by the worker after
 //! [`enter`], so that their timers and sockets register here and wake the worker's task across the border.
 
+use std::cell::Cell;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -22,8 +23,28 @@ struct Reactor {
 
 static REACTOR: OnceLock<Reactor> = OnceLock::new();
 
-/// Makes this thread one of the reactor's until the guard is dropped. Starts the reactor when it is the first.
-pub(crate) fn enter() -> EnterGuard<'static> {
+thread_local! {
+    static ENTERED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Makes this thread one of the reactor's, for good: the worker's threads run nothing else of this library's tokio, and
+/// coming and going for every request would cost it a twentieth more. Starts the reactor when it is the first.
+#[inline]
+pub(super) fn enter() {
+    if !ENTERED.get() {
+        stay();
+    }
+}
+
+#[cold]
+fn stay() {
+    // The guard is not dropped; the thread's end takes back what it holds.
+    std::mem::forget(visit());
+    ENTERED.set(true);
+}
+
+/// Makes this thread, which may be one of the author's, one of the reactor's until the guard is dropped.
+pub(crate) fn visit() -> EnterGuard<'static> {
     REACTOR.get_or_init(start).handle.enter()
 }
 
