@@ -34,8 +34,8 @@ struct Shared {
 }
 
 impl Ticker {
-    /// Starts the thread, asleep.
-    pub(crate) fn new(engine: &Engine) -> io::Result<Ticker> {
+    /// Starts the thread, which runs `first` and falls asleep.
+    pub(crate) fn new(engine: &Engine, first: fn()) -> io::Result<Ticker> {
         let shared = Arc::new(Shared {
             engine: engine.weak(),
             active: AtomicBool::new(false),
@@ -44,7 +44,10 @@ impl Ticker {
             wake: Condvar::new(),
         });
         let thread = Arc::clone(&shared);
-        std::thread::Builder::new().name("wasm-epoch".into()).spawn(move || thread.run())?;
+        std::thread::Builder::new().name("wasm-epoch".into()).spawn(move || {
+            first();
+            thread.run();
+        })?;
         Ok(Ticker(shared))
     }
 

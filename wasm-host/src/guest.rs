@@ -66,6 +66,8 @@ impl HttpGuest {
     /// `compiled` has to hold bytes that this build's `compile` made and nobody changed: they are machine code.
     /// `config` becomes `wasi:config/store`. Errors: the file was made by another build, or a directory of
     /// `settings` does not open.
+    ///
+    /// `on_thread` runs first in the thread that ends endless loops. That thread uses no descriptor.
     pub fn load(
         compiled: File,
         manifest: &Manifest,
@@ -73,6 +75,7 @@ impl HttpGuest {
         env: &Variables,
         config: &serde_json::Value,
         output: Output,
+        on_thread: fn(),
     ) -> Result<HttpGuest, PluginError> {
         if !matches!(manifest.world, World::Http02 | World::Http03) {
             return Err(PluginError::NotHttp { world: manifest.world });
@@ -89,7 +92,7 @@ impl HttpGuest {
         let refused = |error: wasmtime::Error| PluginError::Load { detail: chain(&error) };
         let linker = linker(&engine, manifest.concurrency).map_err(refused)?;
         let pre: InstancePre<Host> = linker.instantiate_pre(&component).map_err(refused)?;
-        let ticker = Ticker::new(&engine)
+        let ticker = Ticker::new(&engine, on_thread)
             .map_err(|error| PluginError::Engine { detail: format!("cannot start a thread: {error}") })?;
         let loaded = Loaded {
             instances: capacity(&component, allocation),

@@ -14,10 +14,8 @@ use rustix::process::{Signal, getpgrp, kill_process_group};
 pub fn watch(socket: OwnedFd, grace: Duration) -> io::Result<()> {
     let thread = std::thread::Builder::new().name("orphan".to_owned()).stack_size(64 * 1024);
     thread.spawn(move || {
-        // While two threads share their descriptors, the kernel counts a reference at every system call on one, and
-        // waits for every processor (8 ms seen) when the table grows, as it does when connections are handed over.
-        // Without it everything works as well.
-        let _ = super::process::leave_shared_descriptors(socket.as_fd());
+        // Without it everything works as well, only slower.
+        let _ = super::process::leave_shared_descriptors(Some(socket.as_fd()));
         wait_for_hang_up(&socket);
         std::thread::sleep(grace);
         // Grandchildren too: they may hold the listeners.

@@ -197,21 +197,29 @@ pub fn close_on_exec_everything() -> io::Result<()> {
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Give the calling thread a table of descriptors of its own that holds `kept` alone, under the same number; the other
-/// threads keep theirs as it is. For a thread that opens and closes nothing and knows no other descriptor.
-pub fn leave_shared_descriptors(kept: BorrowedFd<'_>) -> io::Result<()> {
-    let kept = libc::c_uint::try_from(kept.as_raw_fd()).map_err(|_| io::ErrorKind::InvalidInput)?;
-    let close = |first: libc::c_uint, last: libc::c_uint, flags: libc::c_uint| {
-        // SAFETY: close_range(2) touches no memory. The first call unshares the table before it closes, so the owners
-        // of the descriptors, which live in other threads, keep theirs; the caller promises to use `kept` alone.
+/// Give the calling thread a table of descriptors of its own that holds standard input and output, and `kept`, under the
+/// same numbers; the other threads keep theirs as it is. For a thread that opens and closes nothing and uses no other.
+///
+/// While two threads share their descriptors, the kernel counts a reference at every system call on one, and waits for
+/// every processor (8 to 80 ms seen) when the table grows, as it does when connections are handed over.
+pub fn leave_shared_descriptors(kept: Option<BorrowedFd<'_>>) -> io::Result<()> {
+    const FIRST: libc::c_uint = 3;
+    let close = |first: libc::c_uint, last: libc::c_uint| {
+        if first > last {
+            return Ok(());
+        }
+        // SAFETY: close_range(2) touches no memory. It gives this thread its own table before it closes anything, so the
+        // owners of the descriptors, which live in other threads, keep theirs; the caller promises to use no other.
         #[expect(unsafe_code, reason = "neither nix nor rustix wraps close_range")]
-        let done = unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) };
+        let done = unsafe { libc::syscall(libc::SYS_close_range, first, last, libc::CLOSE_RANGE_UNSHARE) };
         if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     };
-    close(kept + 1, libc::c_uint::MAX, libc::CLOSE_RANGE_UNSHARE)?;
-    match kept {
-        0 => Ok(()),
-        _ => close(0, kept - 1, 0),
+    match kept.and_then(|kept| libc::c_uint::try_from(kept.as_raw_fd()).ok()) {
+        Some(kept) => {
+            close(FIRST.max(kept + 1), libc::c_uint::MAX)?;
+            close(FIRST, kept.saturating_sub(1))
+        }
+        None => close(FIRST, libc::c_uint::MAX),
     }
 }
 
@@ -233,7 +241,7 @@ mod tests {
         let (mut mine, mut peer) = std::os::unix::net::UnixStream::pair().expect("a pair");
         let number = mine.as_raw_fd();
         let thread = std::thread::spawn(move || {
-            leave_shared_descriptors(kept.as_fd()).expect("it leaves");
+            leave_shared_descriptors(Some(kept.as_fd())).expect("it leaves");
             kept.write_all(b"x").expect("the kept one works");
             let gone = std::fs::read_link(format!("/proc/thread-self/fd/{number}")).is_err();
             // Dropped, it would close the number in this thread's table only; `other` sees no end by it.

@@ -74,7 +74,7 @@ impl Probe {
             let line = String::from_utf8_lossy(line).into_owned();
             sink.lock().expect("lock").push((stream, line));
         });
-        let guest = HttpGuest::load(file_of(compiled), manifest, settings, env, config, output).expect("loads");
+        let guest = HttpGuest::load(file_of(compiled), manifest, settings, env, config, output, || ()).expect("loads");
         Probe { guest, lines }
     }
 

@@ -45,6 +45,7 @@ async fn a_missing_directory_fails_the_load() {
         &Variables::new(),
         &serde_json::Value::Null,
         std::sync::Arc::new(|_, _| {}),
+        || (),
     );
     assert!(matches!(loaded.err(), Some(PluginError::Dir { .. })));
 }

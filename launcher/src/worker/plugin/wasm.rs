@@ -12,6 +12,7 @@ use wasm_host::{CallFailure, GuestBody, HttpGuest, Manifest, Stream};
 
 use super::{Failure, HttpPlugin};
 use crate::channel::Assign;
+use crate::sys::process::leave_shared_descriptors;
 use crate::worker::http::{Peer, RequestBody};
 
 /// A component that answers requests.
@@ -31,7 +32,10 @@ pub async fn load(compiled: File, manifest: &Manifest, assign: &Assign) -> Resul
         };
     });
     let name = |error: wasm_host::PluginError| format!("{}: {error}", assign.plugin_path);
-    let guest = HttpGuest::load(compiled, manifest, &assign.wasm, &assign.env, &assign.config, output).map_err(name)?;
+    // Without it everything works as well, only slower.
+    let alone = || drop(leave_shared_descriptors(None));
+    let guest = HttpGuest::load(compiled, manifest, &assign.wasm, &assign.env, &assign.config, output, alone);
+    let guest = guest.map_err(name)?;
     guest.warm().await.map_err(name)?;
     Ok(WasmPlugin { guest })
 }
