@@ -171,11 +171,17 @@ async fn run<P: HttpPlugin>(
     // Sent to a whole terminal or group they are meant for the master; it tells its workers what to do.
     let _ignored = [SignalKind::interrupt(), SignalKind::hangup()].map(signal);
 
-    let drain_on_terminate = control.clone();
+    let (draining, leaving) = (control.clone(), wish.clone());
     tokio::spawn(async move {
-        // systemd sends it to every process of a unit: finish what is in flight.
+        // Whoever sends it wants this process gone, and its clients need not notice: the master replaces it, and then it
+        // hands over as for any other reason. systemd sends it to every process of a unit; then the master stops, too.
+        let mut asked = false;
         while terminate.recv().await.is_some() {
-            drain_on_terminate.drain();
+            if asked {
+                draining.drain();
+            }
+            leaving.tell("it was sent TERM".to_owned());
+            asked = true;
         }
     });
     let wisher = Arc::clone(&channel);

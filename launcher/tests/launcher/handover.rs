@@ -286,6 +286,25 @@ fn restarted_workers_pass_their_connections_on() {
 }
 
 #[test]
+fn a_worker_that_is_sent_term_is_replaced_and_passes_its_connections_on() {
+    let site = Site::new();
+    site.write("hello.wasm", guests::hello(1));
+    let launcher = site.run(HELLO);
+    let workers = launcher.workers(2);
+    let clients = Faithful::start(&launcher.address("hello"), 16, 6);
+    let mut kept = idle(&launcher.address("hello"), 30);
+    for pid in workers {
+        let mark = launcher.mark();
+        kill(Pid::from_raw(pid as i32), Signal::SIGTERM).expect("signal the worker");
+        let exited = launcher.wait_after(mark, "exit", |event| event.is("exited"));
+        assert_eq!((exited.number("pid"), exited.number("code")), (u64::from(pid), 0), "{exited:?}");
+        assert_answered(&mut kept, &guests::greeting(1));
+        clients.more(50);
+    }
+    clients.stop();
+}
+
+#[test]
 fn a_worker_that_is_scaled_away_passes_its_connections_on() {
     let site = Site::new();
     site.write("hello.wasm", guests::hello(1));
