@@ -15,6 +15,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileExt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::net::{
@@ -250,6 +251,10 @@ struct Envelope<T> {
     message: Option<T>,
 }
 
+/// Descriptors that a worker holds for a message: the end of the hand-over that comes with the word to leave, the pair of
+/// receipts that is made then, and one more.
+const ROOM: usize = 4;
+
 /// Who may send large messages: a worker may not, so that none can make its master hold what it likes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Large {
@@ -270,13 +275,54 @@ pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
 #[derive(Debug)]
 pub struct Channel {
     socket: AsyncFd<OwnedFd>,
+    room: Room,
+}
+
+/// Descriptors that are held for those that a message brings. In a process that may open no more the kernel would close
+/// them: a worker that is full of connections could not be told through what to pass them on, and would close them all.
+#[derive(Debug, Default)]
+struct Room(Mutex<Option<Vec<OwnedFd>>>);
+
+impl Room {
+    fn held(&self) -> MutexGuard<'_, Option<Vec<OwnedFd>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// As much as there is: whoever has none left gets no message with descriptors, and that is an error then.
+    fn fill(&self, any: BorrowedFd<'_>) {
+        if let Some(held) = &mut *self.held() {
+            while held.len() < ROOM
+                && let Ok(descriptor) = rustix::io::fcntl_dupfd_cloexec(any, 0)
+            {
+                held.push(descriptor);
+            }
+        }
+    }
+
+    fn clear(&self) {
+        if let Some(held) = &mut *self.held() {
+            held.clear();
+        }
+    }
 }
 
 impl Channel {
     /// Adopt an end, which does not block any more. Must be called within a runtime.
     pub fn new(socket: OwnedFd) -> io::Result<Channel> {
         rustix::io::ioctl_fionbio(&socket, true)?;
-        Ok(Channel { socket: crate::sys::readiness::register(socket, Interest::READABLE | Interest::WRITABLE)? })
+        let socket = crate::sys::readiness::register(socket, Interest::READABLE | Interest::WRITABLE)?;
+        Ok(Channel { socket, room: Room::default() })
+    }
+
+    /// From now on there is room for the descriptors of a message, even if this process may open no more.
+    pub fn hold_room(&self) {
+        *self.room.held() = Some(Vec::new());
+        self.room.fill(self.socket.get_ref().as_fd());
+    }
+
+    /// What was held is for others: no message that matters comes any more.
+    pub fn give_up_room(&self) {
+        *self.room.held() = None;
     }
 
     /// Send one message with its descriptors; waits while the peer's queue is full.
@@ -297,7 +343,12 @@ impl Channel {
 
     /// The next message, or `None` when the peer is gone.
     pub async fn receive<T: DeserializeOwned>(&self, large: Large) -> Result<Option<(T, Vec<OwnedFd>)>, ChannelError> {
-        let (bytes, descriptors) = self.socket.async_io(Interest::READABLE, |socket| accept(socket.as_fd())).await?;
+        self.room.fill(self.socket.get_ref().as_fd());
+        let receive = |socket: &OwnedFd| {
+            self.room.clear();
+            accept(socket.as_fd())
+        };
+        let (bytes, descriptors) = self.socket.async_io(Interest::READABLE, receive).await?;
         decode(bytes, descriptors, large)
     }
 }

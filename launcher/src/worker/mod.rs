@@ -151,6 +151,7 @@ async fn run<P: HttpPlugin>(
 ) -> Result<(), String> {
     let ours = duplicate(channel)?;
     let channel = Arc::new(Channel::new(ours).map_err(|error| format!("the channel cannot be used: {error}"))?);
+    channel.hold_room();
 
     let wish = Wish::default();
     let plugin = Forwarding::new(Recycling::new(plugin, &assign.limits, &wish), assign.forwarded);
@@ -232,6 +233,8 @@ async fn obey(channel: Arc<Channel>, control: Control, access: Option<Arc<Access
     loop {
         match channel.receive::<ToWorker>(Large::Accepted).await {
             Ok(Some((ToWorker::Drain { successors: successors @ 1.. }, descriptors))) => {
+                // The hand-over needs descriptors of its own.
+                channel.give_up_room();
                 match descriptors.into_iter().next() {
                     Some(give) => control.hand_over(give, successors),
                     None => control.drain(),

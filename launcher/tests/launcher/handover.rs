@@ -305,6 +305,20 @@ fn a_worker_that_is_sent_term_is_replaced_and_passes_its_connections_on() {
 }
 
 #[test]
+fn a_worker_that_may_open_no_descriptor_passes_its_connections_on() {
+    let site = Site::new();
+    site.write("hello.wasm", guests::hello(1));
+    let launcher = site.run(&HELLO.replace("workers: 2", "workers: 1"));
+    let worker = launcher.workers(1)[0];
+    let mut kept = idle(&launcher.address("hello"), 30);
+    process::forbid_descriptors(worker);
+    for version in 2..4 {
+        reload(&launcher, &site, "hello.wasm", &guests::hello(version), 1);
+        assert_answered(&mut kept, &guests::greeting(version));
+    }
+}
+
+#[test]
 fn a_worker_that_is_scaled_away_passes_its_connections_on() {
     let site = Site::new();
     site.write("hello.wasm", guests::hello(1));

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, getrlimit, pidfd_open, prlimit};
 
 /// Waits for the end of a process, which may be anybody's child; false when it goes on.
 pub(crate) fn ends(pid: u32, patience: Duration) -> bool {
@@ -80,6 +80,13 @@ pub(crate) fn woke_since(pid: u32, before: &BTreeMap<String, u64>) -> u64 {
 /// Number of its open descriptors.
 pub(crate) fn descriptors(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).expect("read the descriptors of the process").count()
+}
+
+/// Lets a process open no more descriptors than it has: the lowest free number is its limit.
+pub(crate) fn forbid_descriptors(pid: u32) {
+    let free = (0..).find(|number| fs::symlink_metadata(format!("/proc/{pid}/fd/{number}")).is_err());
+    let limit = Rlimit { current: free, maximum: getrlimit(Resource::Nofile).maximum };
+    prlimit(Pid::from_raw(pid as i32), Resource::Nofile, limit).expect("limit the descriptors of the process");
 }
 
 /// Open sockets of a process.
