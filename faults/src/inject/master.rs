@@ -1,0 +1,61 @@
+//! The master stops or dies.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use super::Scene;
+use crate::process;
+use crate::world::{MORTALS, VERSIONED};
+
+impl Scene<'_> {
+    pub(super) fn master_stopped(&mut self) -> Result<String, String> {
+        let master = self.world.launcher.master()?;
+        if !(process::signal(master, Signal::STOP) && process::wait_stopped(master)) {
+            return Err("the master does not stop".to_owned());
+        }
+        let said = if self.random.below(2) == 0 {
+            let service = self.pick(&MORTALS)?;
+            self.calm(service)?;
+            let pid = self.pick(&self.workers(service))?;
+            format!(", and {service}'s worker {pid} killed with {:?}", self.put_down(service, pid))
+        } else {
+            String::new()
+        };
+        let pause = self.pause(100, 2000);
+        process::signal(master, Signal::CONT);
+        Ok(format!("for {} ms{said}", pause.as_millis()))
+    }
+
+    pub(super) fn master_killed(&mut self, during_a_reload: bool) -> Result<String, String> {
+        let master = self.world.launcher.master()?;
+        let mut said = String::new();
+        if during_a_reload {
+            let service = self.pick(&VERSIONED)?;
+            let version = self.next_version(service)?;
+            self.world.put(service, version, &self.world.bytes(service, version, 0))?;
+            self.world.service_mut(service)?.version = version;
+            let pause = self.pause(0, 80);
+            said = format!(", {} ms into {service}'s version {version}", pause.as_millis());
+        }
+        let before = self.world.launcher.ready();
+        process::signal(master, Signal::KILL);
+        let killed = Instant::now();
+        let mut last = String::new();
+        let answered = process::until(Duration::from_secs(10), || match self.world.launcher.master() {
+            Ok(pid) => pid != master,
+            Err(error) => {
+                last = error;
+                false
+            }
+        });
+        if !answered {
+            return Err(format!("no master answers within 10 s of the death of the last: {last}"));
+        }
+        let back = killed.elapsed();
+        if !during_a_reload && let Some((pid, service)) = before.iter().find(|(pid, _)| !process::runs(**pid)) {
+            return Err(format!("worker {pid} of {service} did not survive its master"));
+        }
+        Ok(format!("status answers after {} ms{said}", back.as_millis()))
+    }
+}
