@@ -1,0 +1,1 @@
+../../../../launcher/src/master/journal/escape.rs

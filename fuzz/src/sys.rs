@@ -1,0 +1,5 @@
+//! Of the launcher's mechanisms those that the readers need.
+
+pub mod memfd;
+pub mod page;
+pub mod readiness;

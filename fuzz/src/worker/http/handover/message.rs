@@ -1,0 +1,1 @@
+../../../../../launcher/src/worker/http/handover/message.rs

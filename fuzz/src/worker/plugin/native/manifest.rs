@@ -1,0 +1,1 @@
+../../../../../launcher/src/worker/plugin/native/manifest.rs
