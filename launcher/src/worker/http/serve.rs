@@ -34,6 +34,9 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// How long a worker that has no room for them leaves connections of others alone.
 const NO_ROOM: Duration = Duration::from_millis(100);
 
+/// Messages of connections that are taken before those of the first of them have begun.
+const AHEAD: usize = 3;
+
 /// Serves HTTP/1.1 on listeners with one plugin.
 pub struct Server<P> {
     shared: Arc<Shared<P>>,
@@ -238,6 +241,8 @@ impl<P: HttpPlugin> Server<P> {
         let mut failing = false;
         let mut no_room: Option<Instant> = None;
         let mut receiver = self.receiver.take();
+        // A task behind those of each message: when it has run, they have begun.
+        let mut beginning = VecDeque::new();
         loop {
             if seats.draining.load(Acquire) {
                 break;
@@ -269,6 +274,15 @@ impl<P: HttpPlugin> Server<P> {
                     if let Some(receiver) = &mut receiver {
                         let arrived = self.shared.arrive(receiver);
                         no_room = matches!(arrived, Arrived::NoRoom).then(|| Instant::now() + NO_ROOM);
+                    }
+                    // The runtime polls this loop again after a few tasks, 8 in a WASM worker. With a message of 64 each
+                    // time the beginnings of thousands would pile up, and every client's next request would wait
+                    // behind them all: 60 ms with 10,000 connections, and 4 ms so.
+                    beginning.push_back(tokio::spawn(async {}));
+                    if beginning.len() > AHEAD
+                        && let Some(begun) = beginning.pop_front()
+                    {
+                        drop(begun.await);
                     }
                     // Another worker gets the next message, if it waits for one too.
                     yield_now().await;
