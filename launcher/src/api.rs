@@ -24,12 +24,59 @@ pub struct Status {
     pub version: String,
     /// Process id of the master.
     pub pid: u32,
+    /// Process id of the keeper, which starts another master when this one dies, and is the process to be signalled; `null`:
+    /// systemd or nobody keeps.
+    #[serde(default)]
+    pub keeper: Option<u32>,
     /// Seconds since the master started.
     pub uptime_s: f64,
     /// The configuration file, absolute.
     pub config: String,
+    /// The last attempt to let another program take over; `null`: there was none since this master started.
+    #[serde(default)]
+    pub upgrade: Option<LastUpgrade>,
     /// Every service, by name.
     pub services: Vec<Service>,
+}
+
+/// An attempt to let another program take over.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct LastUpgrade {
+    /// Its path.
+    pub program: String,
+    /// How it ended, or that it goes on.
+    pub result: UpgradeResult,
+    /// Why it failed, in words.
+    pub reason: Option<String>,
+}
+
+/// What became of an upgrade.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum UpgradeResult {
+    /// The program has taken over; workers of the one before are being replaced.
+    Replacing,
+    /// So are its workers.
+    Done,
+    /// It has not; everything is as it was.
+    Failed,
+}
+
+/// `POST /v1/upgrade`: which program. None: the one at the path by which the launcher was started.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Upgrade {
+    /// Absolute path.
+    pub path: Option<String>,
+}
+
+/// A program that is taking over.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Upgrading {
+    /// Its path.
+    pub program: String,
+    /// Its version.
+    pub version: String,
 }
 
 /// One service.
@@ -325,6 +372,8 @@ pub enum RefusalCode {
     BadRequest,
     /// The configuration is not usable; nothing was changed (422).
     BadConfiguration,
+    /// The program cannot take over; nothing was changed (422).
+    BadProgram,
     /// It cannot be done in the present state (409).
     Conflict,
     /// Who asks may not steer this launcher (403).

@@ -55,6 +55,8 @@ pub enum ToWorker {
     },
     /// Write the access log to this descriptor from now on: the file was moved away. Descriptor: the new file.
     ReopenAccessLog,
+    /// Say again what you have said of yourself: the master that heard it is gone.
+    Repeat,
     /// Look at the listeners once more: a worker that died may have swallowed a wake-up.
     Nudge,
 }
@@ -363,6 +365,25 @@ impl Channel {
                 decode(bytes, descriptors, large)
             }
         }
+    }
+}
+
+impl Channel {
+    /// Send the first message of all, for which there is room: what is in the socket arrives whatever becomes of this
+    /// process. `false`: it was not sent.
+    pub fn send_first<T: Serialize>(&self, message: &T, descriptors: &[BorrowedFd<'_>]) -> Result<bool, ChannelError> {
+        let packet = Packet::encode(message)?;
+        let descriptors = packet.with(descriptors)?;
+        match transmit(self.socket.get_ref().as_fd(), &packet.bytes, &descriptors) {
+            Ok(()) => Ok(true),
+            Err(_) => Ok(false),
+        }
+    }
+}
+
+impl AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.get_ref().as_fd()
     }
 }
 

@@ -4,6 +4,7 @@
 //! the same binary that each load one plugin and serve on the sockets that they were given.
 //!
 //! - [`config`]: the file as written becomes the configuration as meant, or diagnostics
+//! - [`keeper`]: the first process, which starts the master and holds what must outlive it; [`keeping`]: what the two say
 //! - [`master`]: the loop that keeps every service's workers as its pool wants them
 //! - [`api`]: what the master and whoever steers it say to each other
 //! - [`channel`]: every message between master and worker, and the descriptors that travel with it
@@ -17,6 +18,8 @@
 pub mod api;
 pub mod channel;
 pub mod config;
+pub mod keeper;
+pub mod keeping;
 pub mod master;
 pub mod plugin_file;
 pub mod sys;

@@ -10,11 +10,13 @@ use cli::client::Failure;
 use cli::orders::{self, Order};
 use cli::stream::{self, Part, Source};
 use cli::{Ended, Format, Wait};
-use launcher::master::{Starter, Strictness};
+use launcher::master::{Inheritance, StartError, Starter, Strictness};
+use survival::Went;
 
 mod cli;
 mod daemon;
 mod inspect;
+mod survival;
 
 /// Runs WASM components and native plugins as supervised, hot-restarting worker processes.
 #[derive(Parser)]
@@ -39,6 +41,12 @@ enum Command {
         /// This is the process that `--daemon` has started
         #[arg(long, hide = true, conflicts_with = "daemon")]
         daemonised: bool,
+        /// What this process is for a launcher that runs already
+        #[arg(long, hide = true, value_name = "ROLE")]
+        role: Option<survival::Role>,
+        /// The path by which the launcher was started
+        #[arg(long, hide = true, value_name = "PATH")]
+        program: Option<PathBuf>,
     },
     /// Check a configuration and its plugins without running anything
     Check(ConfigFile),
@@ -136,6 +144,13 @@ enum Command {
         #[command(flatten)]
         shown: Shown,
     },
+    /// Let another version of the launcher take over; workers are replaced without a gap
+    Upgrade {
+        /// The program [default: the one at the path by which the launcher was started]
+        program: Option<PathBuf>,
+        #[command(flatten)]
+        order: OrderArgs,
+    },
     /// Tell what a plugin is and what it needs, without running it
     Inspect {
         /// A .wasm, .wat or .so file
@@ -145,6 +160,9 @@ enum Command {
     Schema,
     /// Print a script that completes this command line
     Completions { shell: Shell },
+    /// Tell which versions of the launcher can go on for this one
+    #[command(hide = true)]
+    Contracts,
     /// A worker process; started by `launcher run` only
     #[command(hide = true)]
     Worker {
@@ -264,20 +282,22 @@ fn main() -> ExitCode {
         Command::Plan { config, shown } => steered(cli::plan::plan(&config.path(), shown.output)),
         Command::Apply { config, wait, shown } => steered(cli::plan::apply(&config.path(), wait.meant(), shown.output)),
         Command::Completions { shell } => completions(shell),
-        Command::Run { config, strict, daemon, daemonised } => {
+        Command::Run { config, strict, daemon, daemonised, role, program } => {
             let strictness = if strict { Strictness::Strict } else { Strictness::Lenient };
-            match (daemon, daemonised) {
-                (true, _) => daemon::start(&config.path(), strictness),
-                (_, true) => match Starter::meet() {
-                    Ok(starter) => run(config, strictness, Some(starter)),
-                    Err(error) => {
-                        eprintln!("launcher: --daemonised is for `launcher run --daemon` only: {error}");
-                        ExitCode::from(BAD_INPUT)
-                    }
-                },
-                _ => run(config, strictness, None),
+            if daemon {
+                return daemon::start(&config.path(), strictness);
             }
+            let inheritance = match survival::of(role, program, daemonised) {
+                Ok(inheritance) => inheritance,
+                Err(ended) => return ended,
+            };
+            run(config, strictness, daemonised, inheritance)
         }
+        Command::Upgrade { program, order: typed } => {
+            let OrderArgs { wait, which, shown } = typed;
+            steered(cli::upgrade::upgrade(&which.config, program.as_deref(), wait.meant(), shown.output))
+        }
+        Command::Contracts => steered(cli::print_json(&launcher::master::Contracts::own()).map(|()| Ended::Done)),
         Command::Check(config) => inspect::check(&config.path()),
         Command::Inspect { plugin } => inspect::inspect(&plugin),
         Command::Schema => inspect::schema(),
@@ -311,7 +331,20 @@ fn completions(shell: Shell) -> ExitCode {
     steered(cli::print(&script).map(|()| Ended::Done))
 }
 
-fn run(file: ConfigFile, strictness: Strictness, starter: Option<Starter>) -> ExitCode {
+fn run(file: ConfigFile, strictness: Strictness, daemonised: bool, inheritance: Option<Inheritance>) -> ExitCode {
+    let inheritance = match inheritance.map(survival::go_on).transpose() {
+        Ok(Some(Went::On(code))) => return code,
+        Ok(Some(Went::Nowhere(inheritance))) => Some(inheritance),
+        Ok(None) => None,
+        Err(error) => return failed(&error),
+    };
+    let starter = match daemonised.then(|| Starter::meet(inheritance.is_some())).transpose() {
+        Ok(starter) => starter,
+        Err(error) => {
+            eprintln!("launcher: --daemonised is for `launcher run --daemon` only: {error}");
+            return ExitCode::from(BAD_INPUT);
+        }
+    };
     let config = match launcher::config::load(&file.path()) {
         Ok(config) => config,
         Err(diagnostics) => {
@@ -320,11 +353,13 @@ fn run(file: ConfigFile, strictness: Strictness, starter: Option<Starter>) -> Ex
         }
     };
     cli::print_diagnostics(&config.warnings);
-    match launcher::master::run(config, strictness, starter) {
+    match launcher::master::run(config, strictness, starter, inheritance) {
         Ok(code) => code,
-        Err(error) => {
-            eprintln!("launcher: {error}");
-            ExitCode::from(FAILED)
-        }
+        Err(error) => failed(&error),
     }
+}
+
+fn failed(error: &StartError) -> ExitCode {
+    eprintln!("launcher: {error}");
+    ExitCode::from(FAILED)
 }

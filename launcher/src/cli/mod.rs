@@ -13,6 +13,7 @@ mod progress;
 pub(crate) mod status;
 pub(crate) mod stream;
 mod table;
+pub(crate) mod upgrade;
 mod words;
 
 use std::io::{self, Write};
@@ -62,9 +63,12 @@ impl Failure {
             Failure::Configuration(_) => Ended::Misuse,
             Failure::NotRunning { .. } => Ended::NotRunning,
             Failure::Refused { refused } => match refused.code {
-                Some(RefusalCode::UnknownService | RefusalCode::BadRequest | RefusalCode::BadConfiguration) => {
-                    Ended::Misuse
-                }
+                Some(
+                    RefusalCode::UnknownService
+                    | RefusalCode::BadRequest
+                    | RefusalCode::BadConfiguration
+                    | RefusalCode::BadProgram,
+                ) => Ended::Misuse,
                 _ => Ended::Failed,
             },
             Failure::ReaderLeft => Ended::Done,
@@ -123,7 +127,7 @@ fn unwritten(error: io::Error) -> Failure {
 }
 
 /// One object on a line.
-fn print_json(value: &impl Serialize) -> Result<(), Failure> {
+pub(crate) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
     let mut line = serde_json::to_vec(value).map_err(|error| Failure::Output(error.into()))?;
     line.push(b'\n');
     print(&line)

@@ -195,7 +195,9 @@ pub(crate) fn stop_launcher(config: &Path, now: bool, format: Format) -> Result<
     let master = Master::of(config)?;
     let status = master.get::<Status>("/v1/status")?;
     // Found before it is asked to end: later its pid may be another's.
-    let process = Stranger::find(status.pid).map_err(Failure::Watch)?;
+    // The last to go, if there is one, is the keeper.
+    let pid = status.keeper.unwrap_or(status.pid);
+    let process = Stranger::find(pid).map_err(Failure::Watch)?;
     let since = Instant::now();
     let target = if now { "/v1/stop?now=true" } else { "/v1/stop" };
     match master.send("POST", target, None).and_then(|exchange| exchange.answer(None)) {
@@ -224,7 +226,7 @@ pub(crate) fn stop_launcher(config: &Path, now: bool, format: Format) -> Result<
     let took_ms = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
     match format {
         Format::Table => {
-            let text = format!("the launcher has stopped: pid {}, after {}\n", status.pid, words::took(took_ms));
+            let text = format!("the launcher has stopped: pid {pid}, after {}\n", words::took(took_ms));
             print(text.as_bytes())?;
         }
         Format::Json => {

@@ -37,7 +37,7 @@ pub(crate) fn status(config: &Path, names: &[String], format: Format) -> Result<
 }
 
 fn render(status: &Status, colours: Colours) -> String {
-    let Status { version, pid, uptime_s, config, services } = status;
+    let Status { version, pid, keeper: _, upgrade: _, uptime_s, config, services } = status;
     let head = format!("launcher {version}, pid {pid}, up {}, {config}", words::age(*uptime_s));
     let mut table = Table::new(&[
         ("SERVICE", Side::Left),
@@ -206,7 +206,7 @@ pub(super) mod tests {
 
     pub(in crate::cli) fn launcher(services: Vec<Service>) -> Status {
         let (version, config) = ("0.1.0".to_owned(), "/srv/config.yaml".to_owned());
-        Status { version, pid: 4_194_303, uptime_s: 187_200.0, config, services }
+        Status { version, pid: 4_194_303, keeper: None, upgrade: None, uptime_s: 187_200.0, config, services }
     }
 
     #[test]

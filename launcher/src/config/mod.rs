@@ -34,11 +34,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// Most workers of a service.
 pub const MAX_WORKERS: u32 = 1024;
 
 /// A whole configuration.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Config {
     /// The file, absolute.
     pub path: PathBuf,
@@ -52,7 +54,7 @@ pub struct Config {
 }
 
 /// One entry under `services:`.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Service {
     /// The plugin as written, for messages.
     pub plugin: String,
@@ -89,7 +91,7 @@ pub struct Service {
 }
 
 /// A place to listen.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listen {
     /// The name under which a plugin finds it; the address as written unless given.
     pub name: String,
@@ -98,7 +100,7 @@ pub struct Listen {
 }
 
 /// A listening address.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Address {
     /// `HOST:PORT` or `tcp://HOST:PORT`, resolved when the file was read. `[::]` stands for all interfaces of
     /// IPv6 *and* IPv4 (`IPV6_V6ONLY` off, ipv6(7)).
@@ -113,7 +115,7 @@ pub enum Address {
 }
 
 /// `balance:`
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum Balance {
     /// Rotating exclusive accept.
     #[default]
@@ -121,7 +123,7 @@ pub enum Balance {
 }
 
 /// `forwarded:`
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum Forwarded {
     /// Headers pass as they come.
     #[default]
@@ -133,7 +135,7 @@ pub enum Forwarded {
 }
 
 /// `access_log:`
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AccessLog {
     /// How a line looks.
     pub format: AccessFormat,
@@ -142,7 +144,7 @@ pub struct AccessLog {
 }
 
 /// `access_log.format`
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AccessFormat {
     /// One object a line.
     Json,
@@ -151,7 +153,7 @@ pub enum AccessFormat {
 }
 
 /// `reload:`
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Reload {
     /// Watch the plugin's file.
     pub watch: bool,
@@ -166,7 +168,7 @@ pub struct Reload {
 }
 
 /// `restart:`
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Restart {
     /// First delay (the very first retry is immediate).
     pub backoff_min: Duration,
@@ -181,7 +183,7 @@ pub struct Restart {
 }
 
 /// `limits:`
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Limits {
     /// Bytes of one worker process; `None`: unlimited.
     pub memory: Option<u64>,
@@ -198,7 +200,7 @@ pub struct Limits {
 }
 
 /// `wasm:`
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Wasm {
     /// Bytes of one instance's linear memory.
     pub memory: u64,
@@ -213,7 +215,7 @@ pub struct Wasm {
 }
 
 /// `user:` and `group:`, looked up.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     /// User id.
     pub uid: u32,
@@ -224,7 +226,7 @@ pub struct Identity {
 }
 
 /// `master:`
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Master {
     /// Where the cache, the lock and the control socket live.
     pub state_dir: PathBuf,
@@ -250,7 +252,7 @@ impl Master {
 }
 
 /// A log that is rotated.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogFile {
     /// Absolute.
     pub path: PathBuf,
@@ -261,7 +263,7 @@ pub struct LogFile {
 }
 
 /// `master.log.format`
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum LogFormat {
     /// For people.
     #[default]

@@ -23,8 +23,9 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
+use super::journal::{Fact, Name};
 use super::service::Service;
-use super::{Event, Master, Phase};
+use super::{Event, Master, Phase, StartError};
 use crate::channel::statistics::Numbers;
 use crate::sys::usage;
 
@@ -118,6 +119,26 @@ impl Master {
         };
         // The client may have left.
         let _ = question.answer.send(answer);
+    }
+
+    pub(super) fn serve_admin(&mut self) -> Result<(), StartError> {
+        let Some(address) = self.config.master.admin else { return Ok(()) };
+        let service = "master.admin".to_owned();
+        let (listener, address) =
+            crate::sys::listener::tcp(address).map_err(|source| StartError::Listen { service, source })?;
+        self.serve_admin_on(listener, address.to_string())?;
+        let service = Name::from("master");
+        let fact = Fact::Listening { service, name: "admin".to_owned(), address: address.to_string() };
+        self.journal.record(&fact);
+        Ok(())
+    }
+
+    pub(super) fn serve_admin_on(&mut self, listener: OwnedFd, address: String) -> Result<(), StartError> {
+        let system = |source| StartError::System { what: "serve master.admin", source };
+        let kept = listener.try_clone().map_err(system)?;
+        serve(listener, self.events.clone()).map_err(system)?;
+        self.admin = Some((Arc::new(kept), address));
+        Ok(())
     }
 
     fn present(&self) -> impl Iterator<Item = &Service> {

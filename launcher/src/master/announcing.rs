@@ -1,8 +1,11 @@
 //! What is said when the first generations serve, or none does.
 
+use std::sync::Arc;
+
 use super::journal::Fact;
 use super::service::Outcome;
 use super::{Master, Phase, Strictness, listeners, milliseconds, pool};
+use crate::keeping::ToKeeper;
 
 impl Master {
     /// Once every first generation has served or failed: say so, or end if nothing serves.
@@ -22,10 +25,16 @@ impl Master {
         let names = |list: Vec<(String, &Outcome)>| list.into_iter().map(|(name, _)| name).collect();
         let took_ms = milliseconds(self.started.elapsed());
         let fact = Fact::Serving { services: names(serving), failed: names(failed), took_ms };
-        self.journal.record(&fact);
         self.phase = Phase::Serving;
+        // Before it is told: whoever reads of it may rely on it.
+        self.remember();
+        self.tell_keeper(ToKeeper::Serves);
+        self.journal.record(&fact);
         self.say_what_is_served();
         if let Some(starter) = self.starter.take() {
+            if let (Some(keeping), Ok(log)) = (&mut self.keeping, starter.log()) {
+                keeping.tell(ToKeeper::Output, Some(Arc::new(log)));
+            }
             self.journal.leave_terminal(|| starter.let_go());
         }
     }

@@ -3,20 +3,27 @@
 //! A task of its own waits for all three and turns what happens into [`Event`]s; the master sends it
 //! orders. The pid and the pidfd are known here only. Nothing is decided here.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Command, ExitStatus, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::io::Interest;
-use tokio::sync::mpsc;
+use tokio::net::unix::pipe::Receiver;
+use tokio::sync::{Notify, mpsc};
 
 use crate::channel::{self, Channel, Large, ToMaster, ToWorker};
 use crate::sys;
+use crate::sys::process::Stranger;
 
 /// Messages that may wait for a worker that does not read its channel. The master sends a handful in a
 /// worker's whole life; one more is dropped, and the deadlines of the pool deal with the worker.
 const UNREAD: usize = 64;
+
+/// How long the keeper may take to tell how a worker ended that is not our child.
+const TOLD: Duration = Duration::from_secs(1);
 
 /// What a child does.
 #[derive(Debug)]
@@ -25,8 +32,13 @@ pub enum Event {
     Said(ToMaster),
     /// It sent what is not of the protocol.
     Babbled(String),
-    /// It is gone and reaped. Always the last event.
-    Exited(ExitStatus),
+    /// It is gone and reaped. Always the last event. `None`: how it ended is not known.
+    Exited(Option<ExitStatus>),
+}
+
+/// How a child ended, in words.
+pub fn describe(status: Option<ExitStatus>) -> String {
+    status.map_or_else(|| "ended; how is not known".to_owned(), sys::process::describe)
 }
 
 /// A message with its descriptors.
@@ -37,6 +49,12 @@ pub type Parcel = (ToWorker, Vec<Arc<OwnedFd>>);
 pub struct Child {
     /// For messages and for `status`.
     pub pid: u32,
+    /// By which it is known.
+    pub pidfd: Arc<OwnedFd>,
+    /// The master's end of the channel.
+    pub channel: Arc<Channel>,
+    /// Its output.
+    pub output: Output,
     kill: mpsc::UnboundedSender<()>,
     parcels: mpsc::Sender<Parcel>,
 }
@@ -45,38 +63,108 @@ pub struct Child {
 #[derive(Debug)]
 pub struct Output {
     /// Standard output.
-    pub stdout: Option<OwnedFd>,
+    pub stdout: Arc<Receiver>,
     /// Standard error.
-    pub stderr: Option<OwnedFd>,
+    pub stderr: Arc<Receiver>,
+}
+
+impl Output {
+    /// Must be called within a runtime.
+    fn new(stdout: OwnedFd, stderr: OwnedFd) -> io::Result<Output> {
+        let receiver = |pipe| Receiver::from_owned_fd(pipe).map(Arc::new);
+        Ok(Output { stdout: receiver(stdout)?, stderr: receiver(stderr)? })
+    }
+}
+
+/// A worker that an earlier master has started, as it was kept.
+#[derive(Debug)]
+pub struct Orphan {
+    /// Its process.
+    pub pid: u32,
+    /// By which it is known.
+    pub pidfd: OwnedFd,
+    /// The master's end of the channel.
+    pub channel: OwnedFd,
+    /// Standard output.
+    pub stdout: OwnedFd,
+    /// Standard error.
+    pub stderr: OwnedFd,
+}
+
+/// The process behind a child.
+enum Body {
+    Own(sys::process::Process),
+    /// Somebody else reaps it and tells how it ended, perhaps.
+    Adopted {
+        process: Stranger,
+        pid: u32,
+        fates: Arc<Fates>,
+    },
 }
 
 impl Child {
-    /// Start a worker process. `report` is awaited for every event, so a child that talks much is slowed
-    /// down by its own socket and costs the master no memory.
-    pub fn spawn<F, R>(command: &mut Command, report: F) -> io::Result<(Child, Output)>
+    /// Start a worker process with its first message. `report` is awaited for every event, so a child that talks much is
+    /// slowed down by its own socket and costs the master no memory.
+    pub fn spawn<F, R>(command: &mut Command, first: Parcel, report: F) -> io::Result<Child>
     where
         F: Fn(Event) -> R + Send + Sync + 'static,
         R: Future<Output = ()> + Send,
     {
         let (ours, theirs) = channel::pair()?;
         let channel = Arc::new(Channel::new(ours)?);
+        let borrowed: Vec<_> = first.1.iter().map(|descriptor| descriptor.as_fd()).collect();
+        // Before anything else, so that a worker whose channel is kept has it whatever becomes of this process.
+        let sent = channel.send_first(&first.0, &borrowed).map_err(io::Error::other)?;
         command.stdin(Stdio::from(theirs)).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut process = sys::process::Process::spawn(command)?;
         // `command` keeps the worker's end of the channel open: let it go, or its end of file never comes.
         command.stdin(Stdio::null());
-        let pid = process.id();
-        let (stdout, stderr) = process.take_output();
-        let output = Output { stdout: stdout.map(OwnedFd::from), stderr: stderr.map(OwnedFd::from) };
-        let exit = sys::readiness::register(process.as_fd().try_clone_to_owned()?, Interest::READABLE)?;
+        let (pid, pidfd) = (process.id(), Arc::clone(process.pidfd()));
+        let (Some(stdout), Some(stderr)) = process.take_output() else { return Err(io::ErrorKind::Other.into()) };
+        let output = Output::new(stdout.into(), stderr.into())?;
+        let child = Child::attend(Body::Own(process), pid, pidfd, channel, output, report)?;
+        if !sent {
+            child.send(first.0, first.1);
+        }
+        Ok(child)
+    }
+
+    /// Go on with a worker that an earlier master has started.
+    pub fn adopt<F, R>(orphan: Orphan, fates: &Arc<Fates>, report: F) -> io::Result<Child>
+    where
+        F: Fn(Event) -> R + Send + Sync + 'static,
+        R: Future<Output = ()> + Send,
+    {
+        let Orphan { pid, pidfd, channel, stdout, stderr } = orphan;
+        let process = Stranger::known_by(pidfd.try_clone()?);
+        let body = Body::Adopted { process, pid, fates: Arc::clone(fates) };
+        let channel = Arc::new(Channel::new(channel)?);
+        Child::attend(body, pid, Arc::new(pidfd), channel, Output::new(stdout, stderr)?, report)
+    }
+
+    fn attend<F, R>(
+        body: Body,
+        pid: u32,
+        pidfd: Arc<OwnedFd>,
+        channel: Arc<Channel>,
+        output: Output,
+        report: F,
+    ) -> io::Result<Child>
+    where
+        F: Fn(Event) -> R + Send + Sync + 'static,
+        R: Future<Output = ()> + Send,
+    {
+        let exit = sys::readiness::register(pidfd.try_clone()?, Interest::READABLE)?;
         let (kill, kills) = mpsc::unbounded_channel();
         let (parcels, outgoing) = mpsc::channel(UNREAD);
         let sender = tokio::spawn(send_all(Arc::clone(&channel), outgoing));
+        let watched = Arc::clone(&channel);
         tokio::spawn(async move {
-            let status = watch(process, exit, &channel, kills, &report).await;
+            let status = watch(body, exit, &watched, kills, &report).await;
             sender.abort();
             report(Event::Exited(status)).await;
         });
-        Ok((Child { pid, kill, parcels }, output))
+        Ok(Child { pid, pidfd, channel, output, kill, parcels })
     }
 
     /// Queue a message. `false`: it was dropped, the child does not read.
@@ -91,6 +179,65 @@ impl Child {
     }
 }
 
+impl Body {
+    fn kill(&self) {
+        match self {
+            Body::Own(process) => drop(process.kill()),
+            Body::Adopted { process, pid, .. } => {
+                if !process.ended() {
+                    sys::process::kill_group(*pid);
+                }
+            }
+        }
+    }
+
+    /// After the pidfd became readable: how it ended; `Err`: it has not.
+    async fn end(&mut self) -> Result<Option<ExitStatus>, ()> {
+        match self {
+            Body::Own(process) => match process.reap() {
+                Ok(Some(status)) => Ok(Some(status)),
+                Ok(None) => Err(()),
+                // Somebody else reaped it.
+                Err(_) => Ok(None),
+            },
+            Body::Adopted { process, .. } if !process.ended() => Err(()),
+            Body::Adopted { pid, fates, .. } => {
+                // Grandchildren hold the listeners too. The number is the group's for as long as it has members.
+                sys::process::kill_group(*pid);
+                Ok(fates.of(*pid, TOLD).await)
+            }
+        }
+    }
+}
+
+/// How processes ended that are not our children, as the keeper tells it.
+#[derive(Debug, Default)]
+pub struct Fates {
+    told: Mutex<BTreeMap<u32, ExitStatus>>,
+    changed: Notify,
+}
+
+impl Fates {
+    /// The keeper has told one.
+    pub fn tell(&self, pid: u32, status: ExitStatus) {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).insert(pid, status);
+        self.changed.notify_waiters();
+    }
+
+    async fn of(&self, pid: u32, patience: Duration) -> Option<ExitStatus> {
+        let told = async {
+            loop {
+                let changed = self.changed.notified();
+                if let Some(status) = self.told.lock().unwrap_or_else(PoisonError::into_inner).remove(&pid) {
+                    return status;
+                }
+                changed.await;
+            }
+        };
+        tokio::time::timeout(patience, told).await.ok()
+    }
+}
+
 async fn send_all(channel: Arc<Channel>, mut outgoing: mpsc::Receiver<Parcel>) {
     while let Some((message, descriptors)) = outgoing.recv().await {
         let borrowed: Vec<_> = descriptors.iter().map(|descriptor| descriptor.as_fd()).collect();
@@ -101,12 +248,12 @@ async fn send_all(channel: Arc<Channel>, mut outgoing: mpsc::Receiver<Parcel>) {
 }
 
 async fn watch<F, R>(
-    mut process: sys::process::Process,
+    mut body: Body,
     exit: tokio::io::unix::AsyncFd<OwnedFd>,
     channel: &Channel,
     mut kills: mpsc::UnboundedReceiver<()>,
     report: &F,
-) -> ExitStatus
+) -> Option<ExitStatus>
 where
     F: Fn(Event) -> R,
     R: Future<Output = ()>,
@@ -117,15 +264,13 @@ where
         tokio::select! {
             biased;
             ready = exit.readable() => {
-                match process.reap() {
-                    Ok(Some(status)) => break status,
-                    // Not yet, or never: an error of waitid(2) here means that somebody else reaped it.
-                    Ok(None) => if let Ok(mut ready) = ready { ready.clear_ready() },
-                    Err(_) => break ExitStatus::default(),
+                match body.end().await {
+                    Ok(status) => break status,
+                    Err(()) => if let Ok(mut ready) = ready { ready.clear_ready() },
                 }
             }
             order = kills.recv(), if ordered => match order {
-                Some(()) => drop(process.kill()),
+                Some(()) => body.kill(),
                 None => ordered = false,
             },
             received = channel.receive::<ToMaster>(Large::Refused), if talking => match received {

@@ -237,6 +237,7 @@ impl Master {
             }
         }
         self.config = config;
+        self.configurations += 1;
         self.journal.record(&Fact::ConfigApplied { trigger: why.to_owned(), changed });
         self.watch_files();
         let mut begun = Vec::new();

@@ -12,9 +12,11 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
+use tokio::net::unix::pipe::Receiver;
 use tokio::sync::{Semaphore, mpsc};
 
 use super::cache::Cache;
@@ -27,9 +29,14 @@ const LARGEST: u64 = 1 << 30;
 /// How long verifying and compiling may take. A 35 MB component takes about a minute on two slow cores.
 const PATIENCE: Duration = Duration::from_secs(600);
 
+/// Bytes of what a verifying child printed before it died that are told.
+const LAST_WORDS: usize = 4096;
+
 /// A plugin whose bytes no longer depend on its file.
 #[derive(Debug)]
 pub struct Pinned {
+    /// Unique in the launcher's life.
+    pub number: u64,
     /// What it is.
     pub plugin: Plugin,
     /// SHA-256 of the file's bytes.
@@ -88,6 +95,8 @@ pub struct Pinner {
     pub binary: PathBuf,
     /// Verifying children at once.
     pub permits: Arc<Semaphore>,
+    /// The last number that was given to something pinned.
+    pub numbers: Arc<AtomicU64>,
 }
 
 impl Pinner {
@@ -102,10 +111,15 @@ impl Pinner {
             let reader = tokio::task::spawn_blocking(move || seal_copy(compiled, "launcher-compiled"));
             if let Ok(Ok(loadable)) = reader.await {
                 let source = Arc::new(OwnedFd::from(source));
-                return Ok(Arc::new(Pinned { plugin, hash, source, loadable: Arc::new(loadable.into()) }));
+                let number = self.number();
+                return Ok(Arc::new(Pinned { number, plugin, hash, source, loadable: Arc::new(loadable.into()) }));
             }
         }
         self.verify(source, hash, &key, shown).await.map(Arc::new)
+    }
+
+    fn number(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     async fn copy(&self, path: &Path, shown: &str) -> Result<(File, String), PinError> {
@@ -136,14 +150,15 @@ impl Pinner {
         let (events, mut said) = mpsc::channel(4);
         let mut command = Command::new(&self.binary);
         command.arg0("launcher").args(["worker", "verify"]).arg(shown);
-        let (child, output) = Child::spawn(&mut command, move |event| {
+        let question = ToWorker::Verify { path: shown.to_owned() };
+        let question = (question, vec![Arc::clone(&source), Arc::clone(&compiled)]);
+        let child = Child::spawn(&mut command, question, move |event| {
             let events = events.clone();
             async move { drop(events.send(event).await) }
         })
         .map_err(|error| unverified(format!("no process could be started: {error}")))?;
-        let child = KillOnDrop(child);
-        let words = tokio::spawn(last_words(output));
-        child.0.send(ToWorker::Verify { path: shown.to_owned() }, vec![Arc::clone(&source), Arc::clone(&compiled)]);
+        let words = tokio::spawn(last_words(child.output.stderr.clone()));
+        let _child = KillOnDrop(child);
 
         let verdict = tokio::time::timeout(PATIENCE, verdict(&mut said));
         let plugin = match verdict.await {
@@ -166,7 +181,7 @@ impl Pinner {
                 compiled
             }
         };
-        Ok(Pinned { plugin, hash, source, loadable })
+        Ok(Pinned { number: self.number(), plugin, hash, source, loadable })
     }
 }
 
@@ -191,18 +206,23 @@ async fn verdict(said: &mut mpsc::Receiver<child::Event>) -> Verdict {
         Some(child::Event::Said(ToMaster::Failed { reason })) => Verdict::Bad(reason),
         Some(child::Event::Said(_)) => Verdict::Lost("answered something else".to_owned()),
         Some(child::Event::Babbled(reason)) => Verdict::Lost(reason),
-        Some(child::Event::Exited(status)) => Verdict::Lost(sys::process::describe(status)),
+        Some(child::Event::Exited(status)) => Verdict::Lost(child::describe(status)),
         None => Verdict::Lost("vanished".to_owned()),
     }
 }
 
 /// What a verifying child printed before it died, as an appendix to a message.
-async fn last_words(output: child::Output) -> String {
-    let Some(stderr) = output.stderr else { return String::new() };
-    let Ok(stderr) = tokio::net::unix::pipe::Receiver::from_owned_fd(stderr) else { return String::new() };
+async fn last_words(stderr: Arc<Receiver>) -> String {
     let mut text = Vec::new();
-    let mut bounded = tokio::io::AsyncReadExt::take(stderr, 4096);
-    let _ = tokio::io::AsyncReadExt::read_to_end(&mut bounded, &mut text).await;
+    while text.len() < LAST_WORDS && stderr.readable().await.is_ok() {
+        let mut bytes = [0; LAST_WORDS];
+        match stderr.try_read(&mut bytes[text.len()..]) {
+            Ok(0) => break,
+            Ok(read) => text.extend_from_slice(&bytes[..][text.len()..][..read]),
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+            Err(_) => break,
+        }
+    }
     match String::from_utf8_lossy(&text).trim() {
         "" => String::new(),
         words => format!(": {words}"),

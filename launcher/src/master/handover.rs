@@ -24,6 +24,11 @@ pub struct Pair {
 }
 
 impl Pair {
+    /// One that an earlier master has made.
+    pub fn of(give: OwnedFd, take: OwnedFd) -> Pair {
+        Pair { give: Arc::new(give), take: Arc::new(take) }
+    }
+
     /// # Errors
     /// As socketpair(2).
     pub fn new() -> io::Result<Pair> {

@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::journal::Name;
 use crate::config::{Address, Listen};
 use crate::sys::listener::{self, ListenError, UnixPath};
@@ -13,6 +15,8 @@ use crate::sys::listener::{self, ListenError, UnixPath};
 /// A bound listener.
 #[derive(Debug, Clone)]
 pub struct Bound {
+    /// Unique in the launcher's life.
+    pub number: u64,
     /// The socket.
     pub socket: Arc<OwnedFd>,
     /// As told to workers and people: `127.0.0.1:8080`, `unix:/path`.
@@ -22,7 +26,8 @@ pub struct Bound {
 }
 
 /// What identifies a listener across changes of the configuration.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Key {
     /// A fixed place, whoever uses it: it may move from a service to another and keeps its queue.
     Place(Address),
@@ -54,6 +59,7 @@ impl Key {
 #[derive(Debug, Default)]
 pub struct Listeners {
     held: BTreeMap<Key, Bound>,
+    last_number: u64,
 }
 
 impl Listeners {
@@ -62,19 +68,36 @@ impl Listeners {
         if let Some(bound) = self.held.get(key) {
             return Ok((bound.clone(), false));
         }
+        let number = self.last_number + 1;
         let bound = match key {
             Key::Place(Address::Tcp(address)) | Key::Ephemeral { address, .. } => {
                 let (socket, address) = listener::tcp(*address)?;
-                Bound { socket: Arc::new(socket), address: address.to_string(), _path: None }
+                Bound { number, socket: Arc::new(socket), address: address.to_string(), _path: None }
             }
             Key::Place(Address::Unix { path, mode }) => {
                 let (socket, place) = listener::unix(path, *mode)?;
                 let address = format!("unix:{}", path.display());
-                Bound { socket: Arc::new(socket), address, _path: Some(Arc::new(place)) }
+                Bound { number, socket: Arc::new(socket), address, _path: Some(Arc::new(place)) }
             }
         };
+        self.last_number = number;
         self.held.insert(key.clone(), bound.clone());
         Ok((bound, true))
+    }
+
+    /// Go on with a listener that an earlier master has bound.
+    pub fn adopt(&mut self, key: Key, number: u64, socket: OwnedFd, address: String) {
+        let path = match &key {
+            Key::Place(Address::Unix { path, .. }) => UnixPath::of(path).ok().map(Arc::new),
+            _ => None,
+        };
+        self.last_number = self.last_number.max(number);
+        self.held.insert(key, Bound { number, socket: Arc::new(socket), address, _path: path });
+    }
+
+    /// Everything that is held.
+    pub fn iter(&self) -> impl Iterator<Item = (&Key, &Bound)> {
+        self.held.iter()
     }
 
     /// Where the listener for `key` listens, if it is held.

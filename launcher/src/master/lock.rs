@@ -3,16 +3,19 @@
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read, Seek, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::sys::file::{self, Locked};
 
 /// Held by a master from start to end. The kernel lets go of it however the master ends.
 #[derive(Debug)]
 pub struct Lock {
-    _file: File,
+    file: Arc<OwnedFd>,
     pid_file: PathBuf,
+    pid: u32,
 }
 
 /// Why the state directory is not ours.
@@ -37,29 +40,46 @@ pub enum LockError {
 }
 
 impl Lock {
-    /// Make the directory if need be and take it.
-    pub fn take(directory: &Path, config: &Path) -> Result<Lock, LockError> {
+    /// Make the directory if need be and take it; `pid` is the process to be signalled.
+    pub fn take(directory: &Path, config: &Path, pid: u32) -> Result<Lock, LockError> {
         let fail = |source| LockError::Io { directory: directory.to_owned(), source };
         make_directory(directory)?;
-        let mut file = file::open_or_create_own(&directory.join("lock")).map_err(fail)?;
+        let file = file::open_or_create_own(&directory.join("lock")).map_err(fail)?;
         if file::lock(&file).map_err(fail)? == Locked::Others {
             let mut owner = String::new();
             let _ = file.take(4096).read_to_string(&mut owner);
             let owner = owner.trim().to_owned();
             return Err(LockError::Taken { directory: directory.to_owned(), owner });
         }
-        let owner = format!("pid {}, {}\n", std::process::id(), config.display());
-        file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(owner.as_bytes())).map_err(fail)?;
-        let pid_file = directory.join("launcher.pid");
-        write_whole(&pid_file, &format!("{}\n", std::process::id())).map_err(fail)?;
-        Ok(Lock { _file: file, pid_file })
+        let mut lock = Lock { file: Arc::new(file.into()), pid_file: directory.join("launcher.pid"), pid };
+        lock.names(pid, config).map_err(fail)?;
+        Ok(lock)
+    }
+
+    /// Go on with one that an earlier master has taken, and that was never let go.
+    pub fn adopt(file: OwnedFd, directory: &Path, pid: u32) -> Lock {
+        Lock { file: Arc::new(file), pid_file: directory.join("launcher.pid"), pid }
+    }
+
+    /// The file, to be kept by somebody.
+    pub fn descriptor(&self) -> &Arc<OwnedFd> {
+        &self.file
+    }
+
+    /// Name the process that is to be signalled from now on.
+    pub fn names(&mut self, pid: u32, config: &Path) -> io::Result<()> {
+        let mut file = File::from(self.file.try_clone()?);
+        let owner = format!("pid {pid}, {}\n", config.display());
+        file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(owner.as_bytes()))?;
+        self.pid = pid;
+        write_whole(&self.pid_file, &format!("{pid}\n"))
     }
 }
 
 impl Drop for Lock {
     fn drop(&mut self) {
         // If another master was given the place, the file tells its pid.
-        if fs::read_to_string(&self.pid_file).is_ok_and(|pid| pid.trim() == std::process::id().to_string()) {
+        if fs::read_to_string(&self.pid_file).is_ok_and(|pid| pid.trim() == self.pid.to_string()) {
             let _ = fs::remove_file(&self.pid_file);
         }
     }
@@ -85,7 +105,7 @@ mod tests {
     #[test]
     fn the_pid_of_another_is_left_alone() {
         let place = tempfile::tempdir().expect("directory");
-        let lock = Lock::take(place.path(), Path::new("/a/config.yaml")).expect("free");
+        let lock = Lock::take(place.path(), Path::new("/a/config.yaml"), std::process::id()).expect("free");
         let pid_file = place.path().join("launcher.pid");
         write_whole(&pid_file, "1\n").expect("written");
         drop(lock);
@@ -95,13 +115,13 @@ mod tests {
     #[test]
     fn the_second_is_refused_and_told_who_the_first_is() {
         let place = tempfile::tempdir().expect("directory");
-        let first = Lock::take(place.path(), Path::new("/a/config.yaml")).expect("free");
-        let message = Lock::take(place.path(), Path::new("/b.yaml")).expect_err("taken").to_string();
+        let first = Lock::take(place.path(), Path::new("/a/config.yaml"), std::process::id()).expect("free");
+        let message = Lock::take(place.path(), Path::new("/b.yaml"), 1).expect_err("taken").to_string();
         assert!(message.contains(&format!("pid {}, /a/config.yaml", std::process::id())), "{message}");
         let pid = fs::read_to_string(place.path().join("launcher.pid")).expect("a pid file");
         assert_eq!(pid, format!("{}\n", std::process::id()));
         drop(first);
         assert!(!place.path().join("launcher.pid").exists());
-        Lock::take(place.path(), Path::new("/b.yaml")).expect("free again");
+        Lock::take(place.path(), Path::new("/b.yaml"), 1).expect("free again");
     }
 }

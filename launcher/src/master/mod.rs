@@ -13,11 +13,12 @@
 //! - `control`, `orders`: whoever steers it, and what it does then; [`trigger`]: why, and who waits for the end
 //! - `admin`: `/readyz`, `/metrics` and the like
 //! - `access_logs`: their files
+//! - `kept`, `memory`, `remembering`: what is kept for the next master; `adoption`: going on with it; `keepers`: its keeper
 //! - `performing`: actions of the pools; `configuring`: a new configuration, as a difference
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -27,6 +28,7 @@ use crate::config::{self, Config};
 
 mod access_logs;
 mod admin;
+mod adoption;
 mod announcing;
 pub mod build;
 pub mod cache;
@@ -36,42 +38,49 @@ mod control;
 pub mod generation;
 pub mod handover;
 pub mod journal;
+mod keepers;
+mod kept;
 pub mod listeners;
 pub mod lock;
+mod memory;
 mod orders;
 pub mod output;
 mod performing;
 pub mod pool;
+mod remembering;
+mod running;
 pub mod service;
 mod signals;
 mod starter;
 pub mod statistics;
 mod systemd;
 pub mod trigger;
+mod upgrading;
 pub mod watch;
 
+use crate::keeping::ToKeeper;
 use generation::Pinned;
-use journal::{Fact, Journal, Level, Name, WorkerName};
+use journal::{Fact, Journal, Name, WorkerName};
+use kept::{Keeping, News};
 use listeners::Listeners;
 use orders::Scale;
+use performing::start_output;
 use pool::{Generation, Ids, WorkerId};
+use remembering::Services;
 use service::{PrepareError, Service, ServiceKey};
 use signals::Signals;
 use systemd::Systemd;
 use trigger::Trigger;
 use watch::Watcher;
 
+pub use adoption::{AdoptError, Legacy};
+pub use kept::Inheritance;
+pub use memory::Contracts;
+pub use running::{go_on, run};
 pub use starter::{SERVES, Starter};
 
-/// Events that may wait. More slow their senders down, which are tasks of one child each.
-const QUEUE: usize = 1024;
-/// How long clients of the control socket may take to read that the launcher has stopped.
-const FAREWELL: Duration = Duration::from_millis(200);
 /// Stillness of a configuration that is being written, as `reload.settle` is for a plugin.
 const CONFIG_SETTLES: Duration = Duration::from_millis(100);
-
-/// How long processes that workers left behind may take to die in the end.
-const LEFT_BEHIND: Duration = Duration::from_secs(1);
 
 /// Why the launcher could not start.
 #[derive(Debug, thiserror::Error)]
@@ -93,6 +102,9 @@ pub enum StartError {
     /// The state directory.
     #[error(transparent)]
     Lock(#[from] lock::LockError),
+    /// Going on with what another master has left.
+    #[error(transparent)]
+    Adopt(#[from] AdoptError),
     /// Watching files.
     #[error(transparent)]
     Watch(#[from] watch::WatchError),
@@ -126,12 +138,15 @@ enum Event {
     Prepared {
         service: ServiceKey,
         settings: Box<config::Service>,
+        seen: Option<service::Stamp>,
         result: Result<Arc<Pinned>, PrepareError>,
     },
     ConfigRead(Result<Box<Config>, String>),
     Request(Box<control::Request>),
     Watched(Result<Vec<watch::Report<Watched>>, watch::WatchError>),
     Admin(admin::Question),
+    Keeper(News),
+    Verified(Box<upgrading::Verified>),
     /// Whoever waits for a daemon to serve waits no more.
     StarterGone,
     /// Old workers had long enough to say that they do not accept any more.
@@ -196,7 +211,7 @@ enum Phase {
 struct Master {
     config: Config,
     journal: Journal,
-    services: BTreeMap<ServiceKey, Service>,
+    services: Services,
     workers: BTreeMap<WorkerId, Running>,
     listeners: Listeners,
     ids: Ids,
@@ -219,53 +234,27 @@ struct Master {
     systemd: Option<Systemd>,
     /// Gone before the lock, so that the socket's path is never another master's.
     control: Option<control::Server>,
-    _lock: lock::Lock,
-}
-
-/// Run the launcher on a configuration until it is told to stop. A daemon has a `starter`.
-pub fn run(config: Config, strictness: Strictness, starter: Option<Starter>) -> Result<ExitCode, StartError> {
-    let system = |what| move |source| StartError::System { what, source };
-    crate::sys::process::close_on_exec_everything().map_err(system("mark inherited descriptors close-on-exec"))?;
-    let inherited = crate::sys::reaper::adopt().map_err(system("adopt orphans"))?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        // Copies and hashes plugins; more threads would only make a reload of many services greedier.
-        .max_blocking_threads(2)
-        .build()
-        .map_err(system("start the event loop"))?;
-    let log = config.master.log_file.clone();
-    let log = log.or_else(|| starter.is_some().then(|| config.master.state_dir.join("launcher.log")));
-    if starter.is_some() {
-        // The log may be there before the lock, which makes the directory otherwise.
-        lock::make_directory(&config.master.state_dir)?;
-    }
-    let journal = Journal::start(journal::Settings {
-        format: config.master.log_format,
-        level: Level::named(&config.master.log_level),
-        file: log.clone().map(|path| config.master.rotated(path)),
-        terminal: true,
-    })
-    .map_err(system("start the journal's threads"))?;
-    let code = runtime.block_on(async {
-        let (events, incoming) = mpsc::channel(QUEUE);
-        let signals = Signals::new().map_err(system("install signal handlers"))?;
-        tokio::spawn(crate::sys::reaper::reap_orphans().map_err(system("install signal handlers"))?);
-        let mut master = Master::start(config, strictness, journal.clone(), events)?;
-        if let (Some(starter), Some(log)) = (starter, log) {
-            master.starter = Some(starter.wait(&log).map_err(system("open the log"))?);
-        }
-        let code = master.serve(incoming, signals).await;
-        if let Some(control) = &master.control {
-            control.finish(FAREWELL).await;
-        }
-        Ok(code)
-    });
-    journal.finish();
-    // Not a drop: it would wait for a thread that copies a plugin nobody wants any more.
-    runtime.shutdown_background();
-    // What left the group of its worker has outlived it, and holds what it inherited: the listeners.
-    crate::sys::reaper::end_descendants(&inherited, LEFT_BEHIND);
-    code
+    /// Who may not use it.
+    roots: Arc<control::Roots>,
+    /// The socket of `master.admin`, and its address.
+    admin: Option<(Arc<OwnedFd>, String)>,
+    /// Who keeps what must outlive this master.
+    keeping: Option<Keeping>,
+    /// What the keeper has of the launcher's own part.
+    remembered: Option<remembering::Summary>,
+    /// How workers ended that are not our children.
+    fates: Arc<child::Fates>,
+    /// Configurations that were in force.
+    configurations: u64,
+    /// The path by which the launcher was started.
+    program: PathBuf,
+    /// The log of a daemon.
+    log: Option<PathBuf>,
+    /// The program that takes over when this master has left.
+    upgrade: Option<(PathBuf, Arc<OwnedFd>)>,
+    /// The last attempt at it.
+    last_upgrade: Option<crate::api::LastUpgrade>,
+    lock: lock::Lock,
 }
 
 impl Master {
@@ -274,8 +263,53 @@ impl Master {
         strictness: Strictness,
         journal: Journal,
         events: mpsc::Sender<Event>,
+        inheritance: Option<Inheritance>,
+        log: Option<PathBuf>,
     ) -> Result<Master, StartError> {
-        let lock = lock::Lock::take(&config.master.state_dir, &config.path)?;
+        let system = |what| move |source| StartError::System { what, source };
+        let program = inheritance.as_ref().map_or_else(PathBuf::new, |inheritance| inheritance.program.clone());
+        let keeping = inheritance.map(Keeping::of).transpose().map_err(system("talk to the keeper"))?;
+        let keeping = keeping.map(|(keeping, ..)| keeping);
+        let pid = keeping.as_ref().and_then(Keeping::pid).unwrap_or_else(std::process::id);
+        let lock = lock::Lock::take(&config.master.state_dir, &config.path, pid)?;
+        let mut master = Master::empty(config, strictness, journal, events, lock, program)?;
+        master.roots.add(pid);
+        master.keeping = keeping;
+        master.log = log;
+        master.connect_systemd();
+        if let Some(keeping) = &mut master.keeping {
+            keeping.tell(ToKeeper::Hears, None);
+        }
+        master.journal.record(&Fact::Starting {
+            version: env!("CARGO_PKG_VERSION"),
+            pid: std::process::id(),
+            config: master.config.path.display().to_string(),
+        });
+        for (name, service) in master.config.services.clone() {
+            let key = master.add_service(Name::from(name.as_str()), service);
+            master.hold_listeners(key).map_err(|source| StartError::Listen { service: name, source })?;
+        }
+        master.serve_admin()?;
+        let socket = crate::api::socket(&master.config.master.state_dir);
+        let (events, journal) = (master.events.clone(), master.journal.clone());
+        let server = control::Server::start(&socket, Arc::clone(&master.roots), events, journal);
+        master.control = Some(server.map_err(|source| StartError::Control { source })?);
+        master.watch_files();
+        for key in master.services.keys().copied().collect::<Vec<_>>() {
+            master.prepare(key, Trigger::new("start"), service::Missing::Build);
+        }
+        Ok(master)
+    }
+
+    /// A master without services.
+    fn empty(
+        config: Config,
+        strictness: Strictness,
+        journal: Journal,
+        events: mpsc::Sender<Event>,
+        lock: lock::Lock,
+        program: PathBuf,
+    ) -> Result<Master, StartError> {
         let cache = cache::Cache::open(&config.master.state_dir.join("cache"), config.services.len());
         let cache = cache.inspect_err(|error| journal.record(&Fact::Trouble { reason: error.to_string() })).ok();
         let compiler = wasm_host::compatibility_hash().map_err(|error| StartError::Compiler(error.to_string()))?;
@@ -285,16 +319,12 @@ impl Master {
             compiler,
             binary: PathBuf::from("/proc/self/exe"),
             permits: Arc::new(Semaphore::new(parallel)),
+            numbers: Arc::default(),
         };
         let watcher = Some(Watcher::new()?);
-        let systemd = Systemd::connect().unwrap_or_else(|error| {
-            let reason = format!("NOTIFY_SOCKET cannot be used: {error}; systemd is told nothing");
-            journal.record(&Fact::Trouble { reason });
-            None
-        });
-        let mut master = Master {
+        Ok(Master {
             journal,
-            services: BTreeMap::new(),
+            services: Services::default(),
             workers: BTreeMap::new(),
             listeners: Listeners::default(),
             ids: Ids::default(),
@@ -309,32 +339,26 @@ impl Master {
             strictness,
             started: Instant::now(),
             starter: None,
-            systemd,
-            _lock: lock,
+            systemd: None,
+            roots: Arc::default(),
+            admin: None,
+            keeping: None,
+            remembered: None,
+            fates: Arc::default(),
+            configurations: 0,
+            program,
+            log: None,
+            upgrade: None,
+            last_upgrade: None,
+            lock,
             config,
-        };
-        master.journal.record(&Fact::Starting {
-            version: env!("CARGO_PKG_VERSION"),
-            pid: std::process::id(),
-            config: master.config.path.display().to_string(),
-        });
-        for (name, service) in master.config.services.clone() {
-            let key = master.add_service(Name::from(name.as_str()), service);
-            master.hold_listeners(key).map_err(|source| StartError::Listen { service: name, source })?;
-        }
-        master.serve_admin()?;
-        let socket = crate::api::socket(&master.config.master.state_dir);
-        let server = control::Server::start(&socket, master.events.clone(), master.journal.clone());
-        master.control = Some(server.map_err(|source| StartError::Control { source })?);
-        master.watch_files();
-        for key in master.services.keys().copied().collect::<Vec<_>>() {
-            master.prepare(key, Trigger::new("start"), service::Missing::Build);
-        }
-        Ok(master)
+        })
     }
 
-    async fn serve(&mut self, mut events: mpsc::Receiver<Event>, mut signals: Signals) -> ExitCode {
+    /// Until the launcher is to end: its exit code. `None`: another program takes over.
+    async fn serve(&mut self, mut events: mpsc::Receiver<Event>, mut signals: Signals) -> Option<u8> {
         loop {
+            self.remember();
             let deadline = self.services.values().filter_map(|service| service.pool.next_deadline());
             let deadline = deadline.chain(self.systemd.as_ref().and_then(Systemd::next_deadline)).min();
             let event = tokio::select! {
@@ -343,6 +367,7 @@ impl Master {
                 name = signals.next() => Event::Signal(name),
                 Some(event) = events.recv() => event,
                 reports = watched(&mut self.watcher) => Event::Watched(reports),
+                news = attend(self.keeping.as_mut()), if self.keeping.is_some() => Event::Keeper(news),
                 () = gone(self.starter.as_ref()), if self.starter.is_some() => Event::StarterGone,
                 () = until(deadline), if deadline.is_some() => Event::Tick,
             };
@@ -350,20 +375,30 @@ impl Master {
             self.follow_up();
             self.announce();
             self.inform_systemd();
+            if self.upgrade.is_some() {
+                return None;
+            }
             if let Phase::Stopping(code) = self.phase
                 && self.services.is_empty()
             {
                 self.journal.record(&Fact::Stopped { uptime_s: self.started.elapsed().as_secs() });
-                return ExitCode::from(code);
+                return Some(code);
             }
         }
     }
 
     fn handle(&mut self, event: Event) {
         match event {
-            Event::Signal(name) => self.on_signal(name),
+            Event::Signal(name) => {
+                self.on_signal(name);
+                // What it led to is written down before.
+                self.remember();
+                self.tell_keeper(ToKeeper::Heard(name.to_owned()));
+            }
             Event::Child(worker, event) => self.on_child(worker, event),
-            Event::Prepared { service, settings, result } => self.on_prepared(service, *settings, result),
+            Event::Prepared { service, settings, seen, result } => {
+                self.on_prepared(service, *settings, seen, result);
+            }
             Event::ConfigRead(result) => self.on_config(result),
             Event::Request(request) => self.on_request(*request),
             Event::Watched(Ok(reports)) => self.on_watched(reports),
@@ -373,6 +408,8 @@ impl Master {
                 self.journal.record(&Fact::Trouble { reason });
             }
             Event::Admin(question) => self.on_question(question),
+            Event::Keeper(news) => self.on_news(news),
+            Event::Verified(verified) => self.on_verified(*verified),
             Event::StarterGone => {
                 self.starter = None;
                 self.stop(1, "`launcher run --daemon` was interrupted", pool::Event::Drain);
@@ -451,19 +488,6 @@ impl Master {
         key
     }
 
-    fn serve_admin(&self) -> Result<(), StartError> {
-        let Some(address) = self.config.master.admin else { return Ok(()) };
-        let service = "master.admin".to_owned();
-        let (listener, address) =
-            crate::sys::listener::tcp(address).map_err(|source| StartError::Listen { service, source })?;
-        let system = |source| StartError::System { what: "serve master.admin", source };
-        admin::serve(listener, self.events.clone()).map_err(system)?;
-        let service = Name::from("master");
-        let fact = Fact::Listening { service, name: "admin".to_owned(), address: address.to_string() };
-        self.journal.record(&fact);
-        Ok(())
-    }
-
     fn hold_listeners(&mut self, key: ServiceKey) -> Result<(), crate::sys::listener::ListenError> {
         let Some(service) = self.services.get(&key) else { return Ok(()) };
         let keys = listeners::Key::of(&service.name, &service.config.listen);
@@ -513,6 +537,13 @@ async fn watched(watcher: &mut Option<Watcher<Watched>>) -> Result<Vec<watch::Re
 async fn gone(starter: Option<&starter::Waiting>) {
     match starter {
         Some(waiting) => waiting.gone().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn attend(keeping: Option<&mut Keeping>) -> News {
+    match keeping {
+        Some(keeping) => keeping.attend().await,
         None => std::future::pending().await,
     }
 }

@@ -79,6 +79,10 @@ impl Master {
                 Err(refusal) => asked.answer(Err(refusal)),
             },
             Order::Plan(path) => self.plan_config(asked, path),
+            Order::Upgrade(path) => {
+                let why = format!("upgrade {}", asked.who);
+                self.upgrade(path, why, Some(asked));
+            }
             Order::Apply(path) => self.read_config_for(asked, path, Scope::Configuration),
             Order::Restart(None) => {
                 let running = self.services.iter().filter(|(_, service)| service.runs());
@@ -136,7 +140,7 @@ impl Master {
         }
     }
 
-    fn restart(&mut self, key: ServiceKey, why: &str) -> Result<Begun, Refusal> {
+    pub(super) fn restart(&mut self, key: ServiceKey, why: &str) -> Result<Begun, Refusal> {
         let Some(service) = self.services.get_mut(&key) else { return Err(gone()) };
         if service.pool.serving().is_none() {
             let error = format!("no generation of {} serves yet: there is nothing to restart", service.name);

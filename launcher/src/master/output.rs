@@ -3,7 +3,7 @@
 //! A pipe that nobody reads stops its writer after 64 KiB (pipe(7)), so reading never waits for anything.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use tokio::net::unix::pipe::Receiver;
 
@@ -16,8 +16,7 @@ const READ: usize = 16 * 1024;
 const TURNS: usize = 16;
 
 /// Pass on everything that comes out of `pipe`, until its last writer is gone.
-pub async fn drain(pipe: OwnedFd, stream: Stream, worker: WorkerName, journal: Journal) {
-    let Ok(pipe) = Receiver::from_owned_fd(pipe) else { return };
+pub async fn drain(pipe: Arc<Receiver>, stream: Stream, worker: WorkerName, journal: Journal) {
     let mut line = Vec::new();
     let pass_on = |piece: &[u8], end: End| journal.output(&worker, stream, piece, end == End::GoesOn);
     while pipe.readable().await.is_ok() {

@@ -10,9 +10,11 @@ use std::time::{Duration, Instant};
 use super::access_logs;
 use super::child::{self, Child};
 use super::generation::Pinned;
-use super::journal::{Fact, Stream, WorkerName};
+use super::journal::{Fact, Journal, Stream, WorkerName};
 use super::pool::{self, Action, Generation, RollbackReason, Slot, WorkerId};
-use super::service::{self, Decision, Missing, Outcome, Preparation, PrepareError, Promotion, Rollout, ServiceKey};
+use super::service::{
+    self, Decision, Missing, Outcome, Preparation, PrepareError, Promotion, Rollout, ServiceKey, Stamp,
+};
 use super::statistics::Exit;
 use super::trigger::{End, Trigger};
 use super::{Event, Master, Phase, Running, milliseconds, output};
@@ -39,6 +41,8 @@ impl Master {
                 self.perform(key, action);
             }
             self.settle(key);
+            // After each: a worker that is not kept is lost with the master.
+            self.remember();
         }
     }
 
@@ -118,14 +122,10 @@ impl Master {
             let events = events.clone();
             async move { drop(events.send(Event::Child(id, event)).await) }
         };
-        let (child, pipes) = Child::spawn(&mut command, report).map_err(|error| error.to_string())?;
-        child.send(ToWorker::Assign(Box::new(assign)), parcel);
+        let first = (ToWorker::Assign(Box::new(assign)), parcel);
+        let child = Child::spawn(&mut command, first, report).map_err(|error| error.to_string())?;
         let name = WorkerName { service: service.name.clone(), worker: id, slot, generation, pid: child.pid };
-        for (pipe, stream) in [(pipes.stdout, Stream::Stdout), (pipes.stderr, Stream::Stderr)] {
-            if let Some(pipe) = pipe {
-                tokio::spawn(output::drain(pipe, stream, name.clone(), self.journal.clone()));
-            }
-        }
+        start_output(&child, &name, &self.journal);
         self.journal.record(&Fact::Spawned(name.clone()));
         self.workers
             .insert(id, Running { service: key, name, child, spawned: Instant::now(), accepts: true, failure: None });
@@ -216,6 +216,10 @@ impl Master {
         let key = running.service;
         match event {
             child::Event::Said(ToMaster::Ready) => {
+                let state = self.services.get(&key).and_then(|service| service.pool.worker(id)).map(|w| w.state);
+                if !matches!(state, Some(pool::State::Starting { .. })) {
+                    return; // it was asked to repeat it
+                }
                 let took_ms = milliseconds(running.spawned.elapsed());
                 self.journal.record(&Fact::Ready { worker: running.name.clone(), took_ms });
                 self.tell_pool(key, pool::Event::Ready(id));
@@ -226,6 +230,10 @@ impl Master {
             }
             child::Event::Said(ToMaster::Failed { reason }) => running.failure = Some(reason),
             child::Event::Said(ToMaster::Recycle { reason }) => {
+                let state = self.services.get(&key).and_then(|service| service.pool.worker(id)).map(|w| w.state);
+                if !matches!(state, Some(pool::State::Ready { .. })) {
+                    return; // it was asked to repeat it, or leaves already
+                }
                 self.journal.record(&Fact::Recycling { worker: running.name.clone(), reason });
                 self.tell_pool(key, pool::Event::Recycle(id));
             }
@@ -241,25 +249,37 @@ impl Master {
         }
     }
 
-    fn on_exit(&mut self, id: WorkerId, status: ExitStatus) {
+    fn on_exit(&mut self, id: WorkerId, status: Option<ExitStatus>) {
         let Some(running) = self.workers.remove(&id) else { return };
-        let key = running.service;
+        self.roots.remove(running.child.pid);
+        self.forget_worker(running.service, running.name, id, status, running.failure);
+    }
+
+    /// A worker is gone.
+    pub(super) fn forget_worker(
+        &mut self,
+        key: ServiceKey,
+        worker: WorkerName,
+        id: WorkerId,
+        status: Option<ExitStatus>,
+        failure: Option<String>,
+    ) {
         let Some(service) = self.services.get_mut(&key) else { return };
         let state = service.pool.worker(id).map(|worker| worker.state);
         let expected = matches!(state, None | Some(pool::State::Draining { .. } | pool::State::Killed { .. }));
-        let mut reason = sys::process::describe(status);
-        if let Some(failure) = running.failure {
+        let mut reason = child::describe(status);
+        if let Some(failure) = failure {
             reason = format!("{reason}: {failure}");
             service.last_failure = Some(failure);
         } else if !expected {
             service.last_failure = Some(format!("a worker {reason}"));
         }
         service.statistics.release(id);
-        service.statistics.note_exit(running.name.slot, Exit { reason: reason.clone(), status, at: Instant::now() });
+        service.statistics.note_exit(worker.slot, Exit { reason: reason.clone(), status, at: Instant::now() });
         self.journal.record(&Fact::Exited {
-            worker: running.name,
-            code: status.code(),
-            signal: status.signal(),
+            worker,
+            code: status.and_then(|status| status.code()),
+            signal: status.and_then(|status| status.signal()),
             reason,
             expected,
         });
@@ -302,8 +322,11 @@ impl Master {
         );
         let events = self.events.clone();
         tokio::spawn(async move {
+            // Before it is read: a change while it is read makes it another one.
+            let path = settings.plugin_path.clone();
+            let seen = tokio::task::spawn_blocking(move || Stamp::of(&path)).await.ok().flatten();
             let result = task.await;
-            drop(events.send(Event::Prepared { service: key, settings, result }).await);
+            drop(events.send(Event::Prepared { service: key, settings, seen, result }).await);
         });
     }
 
@@ -311,10 +334,12 @@ impl Master {
         &mut self,
         key: ServiceKey,
         settings: config::Service,
+        seen: Option<Stamp>,
         result: Result<Arc<Pinned>, PrepareError>,
     ) {
         let stopping = matches!(self.phase, Phase::Stopping(_));
         let Some(service) = self.services.get_mut(&key) else { return };
+        service.seen = seen;
         let Preparation::Running { mut trigger, mut next } =
             std::mem::replace(&mut service.preparation, Preparation::Idle)
         else {
@@ -370,6 +395,14 @@ impl Master {
         if let Some(trigger) = next {
             self.prepare(key, trigger, Missing::Fail);
         }
+    }
+}
+
+/// Pass on what a worker prints.
+pub(super) fn start_output(child: &Child, name: &WorkerName, journal: &Journal) {
+    let output = &child.output;
+    for (pipe, stream) in [(&output.stdout, Stream::Stdout), (&output.stderr, Stream::Stderr)] {
+        tokio::spawn(output::drain(Arc::clone(pipe), stream, name.clone(), journal.clone()));
     }
 }
 

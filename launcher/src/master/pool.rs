@@ -32,6 +32,7 @@ use std::time::{Duration, Instant};
 
 mod pace;
 mod report;
+mod snapshot;
 mod words;
 mod workers;
 
@@ -43,6 +44,7 @@ mod promises;
 mod world;
 
 use pace::{Budget, Jitter, Pace, Tenure};
+pub use snapshot::Snapshot;
 pub use words::{Action, Event, Generation, Ids, Limits, RollbackReason, Slot, Status, WorkerId};
 pub use workers::{Patience, State, Worker};
 use workers::{Vacancy, Workers};

@@ -7,9 +7,12 @@
 //! Nothing is performed here: the master does that.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
 
 use super::build::{self, BuildError};
 use super::generation::{PinError, Pinned, Pinner};
@@ -111,7 +114,8 @@ pub enum Aim {
 }
 
 /// How the first generation ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// It has not.
     Open,
@@ -188,7 +192,10 @@ pub struct Service {
     pub changed_since: Option<Instant>,
     /// What its workers are changed to without a new generation.
     pub settling: Vec<Settling>,
-    last_generation: u64,
+    /// The highest that there was.
+    pub last_generation: u64,
+    /// How the plugin's file looked when it was read last.
+    pub seen: Option<Stamp>,
 }
 
 impl Service {
@@ -212,6 +219,7 @@ impl Service {
             changed_since: None,
             settling: Vec::new(),
             last_generation: 0,
+            seen: None,
         }
     }
 
@@ -334,6 +342,30 @@ impl Service {
         let running = self.pool.serving().into_iter().chain(self.pool.incoming());
         let running = running.filter(|_| self.runs()).filter_map(|generation| self.generations.get(&generation));
         wanted.into_iter().chain(running.flat_map(|deployable| deployable.listeners.iter().cloned())).collect()
+    }
+}
+
+/// What tells one state of a file from another without reading it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    /// Of the file at `path`; `None`: there is none.
+    pub fn of(path: &Path) -> Option<Stamp> {
+        let metadata = std::fs::metadata(path).ok()?;
+        Some(Stamp {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        })
     }
 }
 

@@ -60,6 +60,7 @@ impl Master {
             ("SIGTTIN", _) => "one worker more for each service",
             ("SIGTTOU", _) => "one worker fewer for each service",
             ("SIGUSR1", _) => "opening the log files anew",
+            ("SIGUSR2", Phase::Serving) => "upgrading to what is at the launcher's path now",
             _ => "ignored",
         };
         self.journal.record(&Fact::Signal { name, effect });
@@ -71,6 +72,7 @@ impl Master {
                 self.journal.reopen();
                 self.reopen_access_logs();
             }
+            ("SIGUSR2", Phase::Serving) => self.upgrade(None, name.to_owned(), None),
             ("SIGTTIN", Phase::Serving) => self.scale_all(Scale::By(1), name),
             ("SIGTTOU", Phase::Serving) => self.scale_all(Scale::By(-1), name),
             _ => {}

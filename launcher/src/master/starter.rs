@@ -26,15 +26,18 @@ pub struct Starter {
 }
 
 impl Starter {
-    /// In the daemon, before anything else: take the socket, and leave the starter's terminal.
+    /// In the daemon, before anything else: take the socket, and leave the starter's terminal; `kept`: its keeper did.
     ///
     /// # Errors
     /// Standard input is no such socket: this process was not made by `launcher run --daemon`.
-    pub fn meet() -> io::Result<Starter> {
+    pub fn meet(kept: bool) -> io::Result<Starter> {
         let socket = UnixStream::from(sys::stdio::take_stdin()?);
         socket.peer_addr()?;
-        // No second fork: a leader of a session gets a terminal only if it opens one, and the launcher opens none.
-        sys::process::lead_session()?;
+        if !kept {
+            // Otherwise its keeper has. No second fork: a leader of a session gets a terminal only if it opens one, and
+            // the launcher opens none.
+            sys::process::lead_session()?;
+        }
         Ok(Starter { socket })
     }
 
@@ -59,6 +62,11 @@ impl Waiting {
     /// Resolves when the starter is gone; it never says anything.
     pub(super) async fn gone(&self) {
         let _ = self.watched.readable().await;
+    }
+
+    /// Where the daemon's other processes are to write afterwards.
+    pub(super) fn log(&self) -> io::Result<OwnedFd> {
+        Ok(self.log.try_clone()?.into())
     }
 
     /// Say that the daemon serves, and print nothing any more where the starter does.

@@ -35,8 +35,8 @@ struct Book {
 pub struct Exit {
     /// In words.
     pub reason: String,
-    /// The status that was reaped.
-    pub status: ExitStatus,
+    /// The status that was reaped. `None`: it is not known.
+    pub status: Option<ExitStatus>,
     /// When it was reaped.
     pub at: Instant,
 }
@@ -61,6 +61,18 @@ impl Reader {
 }
 
 impl Statistics {
+    /// Go on with a page that an earlier master has made.
+    pub fn adopt(&mut self, slot: Slot, page: OwnedFd, lanes: BTreeMap<usize, WorkerId>, last_exit: Option<Exit>) {
+        if let Ok(page) = Page::of(page) {
+            self.slots.insert(slot, Book { page, lanes, last_exit });
+        }
+    }
+
+    /// Every slot that was ever used: its page, who has which lane, and how the last worker ended.
+    pub fn slots(&self) -> impl Iterator<Item = (Slot, &Arc<OwnedFd>, &BTreeMap<usize, WorkerId>, Option<&Exit>)> {
+        self.slots.iter().map(|(slot, book)| (*slot, book.page.own(), &book.lanes, book.last_exit.as_ref()))
+    }
+
     /// Give a worker that is about to be spawned its place, and the descriptor that goes with it.
     pub fn admit(&mut self, worker: WorkerId, slot: Slot) -> io::Result<(Place, Arc<OwnedFd>)> {
         let book = match self.slots.entry(slot) {
@@ -178,7 +190,7 @@ mod tests {
         let mut statistics = Statistics::default();
         admit(&mut statistics, 1, 3);
         assert_eq!(statistics.last_exit(Slot(3)), None);
-        let exit = Exit { reason: "was killed".to_owned(), status: ExitStatus::from_raw(9), at: Instant::now() };
+        let exit = Exit { reason: "was killed".to_owned(), status: Some(ExitStatus::from_raw(9)), at: Instant::now() };
         statistics.note_exit(Slot(3), exit.clone());
         admit(&mut statistics, 2, 3);
         assert_eq!(statistics.last_exit(Slot(3)), Some(&exit));

@@ -12,6 +12,7 @@ use super::journal::record::What;
 use super::journal::{Fact, Level};
 use super::service::{Preparation, Service};
 use super::{Master, Phase};
+use crate::keeping::ToKeeper;
 use crate::sys::notify;
 
 /// Messages that may wait for systemd to read them; one more is dropped.
@@ -22,7 +23,9 @@ const HEADLINE: usize = 200;
 /// systemd, or who passes for it.
 #[derive(Debug)]
 pub(super) struct Systemd {
-    messages: mpsc::Sender<String>,
+    /// The process that systemd knows.
+    pid: u32,
+    messages: Messages,
     /// How often to give a sign of life, and when the next is due.
     watchdog: Option<(Duration, Instant)>,
     /// What it knows.
@@ -31,6 +34,15 @@ pub(super) struct Systemd {
     /// The last fact that is worth a line, and the place in the history up to which it was looked for.
     last: Option<String>,
     seen: u64,
+}
+
+/// Where messages go.
+#[derive(Debug)]
+enum Messages {
+    /// To a task that sends them.
+    Sent(mpsc::Sender<String>),
+    /// To the keeper, which systemd believes: it is the main process. They are fetched after every event.
+    Kept(Vec<String>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,14 +55,20 @@ enum Told {
 
 impl Systemd {
     /// Who wants to be told; must be called within a runtime.
-    pub(super) fn connect() -> std::io::Result<Option<Systemd>> {
+    pub(super) fn connect(keeper: Option<u32>) -> std::io::Result<Option<Systemd>> {
+        let pid = keeper.unwrap_or_else(std::process::id);
         let Some(socket) = notify::connect()? else { return Ok(None) };
-        let (messages, outgoing) = mpsc::channel(UNREAD);
-        tokio::spawn(send_all(tokio::net::UnixDatagram::from_std(socket)?, outgoing));
+        let messages = if keeper.is_some() {
+            Messages::Kept(Vec::new())
+        } else {
+            let (messages, outgoing) = mpsc::channel(UNREAD);
+            tokio::spawn(send_all(tokio::net::UnixDatagram::from_std(socket)?, outgoing));
+            Messages::Sent(messages)
+        };
         // Half of it, so that one that is late does no harm.
-        let every = notify::watchdog().map(|within| (within / 2).max(Duration::from_millis(1)));
+        let every = notify::watchdog(pid).map(|within| (within / 2).max(Duration::from_millis(1)));
         let watchdog = every.map(|every| (every, Instant::now()));
-        Ok(Some(Systemd { messages, watchdog, told: Told::Nothing, status: String::new(), last: None, seen: 0 }))
+        Ok(Some(Systemd { pid, messages, watchdog, told: Told::Nothing, status: String::new(), last: None, seen: 0 }))
     }
 
     /// When the next sign of life is due.
@@ -58,8 +76,19 @@ impl Systemd {
         self.watchdog.map(|(_, due)| due)
     }
 
-    fn tell(&self, message: String) {
-        let _ = self.messages.try_send(message);
+    fn tell(&mut self, message: String) {
+        match &mut self.messages {
+            Messages::Sent(messages) => drop(messages.try_send(message)),
+            Messages::Kept(messages) => messages.push(message),
+        }
+    }
+
+    /// What the keeper is to pass on.
+    fn fetch(&mut self) -> Vec<String> {
+        match &mut self.messages {
+            Messages::Sent(_) => Vec::new(),
+            Messages::Kept(messages) => std::mem::take(messages),
+        }
     }
 
     fn beat(&mut self, now: Instant) {
@@ -76,7 +105,7 @@ impl Systemd {
             _ if next == self.told => return,
             Told::Nothing => return,
             // `launcher run --daemon` made this process, and systemd started another.
-            Told::Ready => format!("READY=1\nMAINPID={}", std::process::id()),
+            Told::Ready => format!("READY=1\nMAINPID={}", self.pid),
             Told::Reloading => format!("RELOADING=1\nMONOTONIC_USEC={}", notify::monotonic_usec()),
             Told::Stopping => "STOPPING=1".to_owned(),
         };
@@ -167,6 +196,9 @@ impl Master {
             Phase::Stopping(_) => format!("stopping, {} left", many(self.workers.len(), "worker")),
         };
         systemd.say(status);
+        for message in systemd.fetch() {
+            self.tell_keeper(ToKeeper::Notify(message));
+        }
     }
 }
 

@@ -77,6 +77,17 @@ pub struct UnixPath {
     inode: u64,
 }
 
+impl UnixPath {
+    /// Of a socket that listens there already.
+    pub fn of(path: &Path) -> io::Result<UnixPath> {
+        let metadata = fs::symlink_metadata(path)?;
+        if !metadata.file_type().is_socket() {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        Ok(UnixPath { path: path.to_owned(), device: metadata.dev(), inode: metadata.ino() })
+    }
+}
+
 impl Drop for UnixPath {
     fn drop(&mut self) {
         if fs::symlink_metadata(&self.path).is_ok_and(|m| (m.dev(), m.ino()) == (self.device, self.inode)) {

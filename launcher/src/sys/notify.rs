@@ -5,12 +5,18 @@ use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What systemd says to the process that it started and to no other: a child that answered in its name would be
 /// believed.
-pub const VARIABLES: [&str; 6] =
-    ["NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID", "WATCHDOG_USEC", "WATCHDOG_PID"];
+pub const VARIABLES: [&str; 7] =
+    ["NOTIFY_SOCKET", "FDSTORE", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID", "WATCHDOG_USEC", "WATCHDOG_PID"];
+
+/// How many descriptors whoever manages this process keeps for the next one: `FDSTORE` (systemd 254 and later).
+pub fn keeps() -> usize {
+    let asked = std::env::var_os("NOTIFY_SOCKET").is_some_and(|name| !name.is_empty());
+    std::env::var("FDSTORE").ok().filter(|_| asked).and_then(|most| most.parse().ok()).unwrap_or(0)
+}
 
 /// A socket that is connected to whoever wants to be told; `None`: nobody does. It does not block.
 pub fn connect() -> io::Result<Option<UnixDatagram>> {
@@ -28,13 +34,19 @@ fn to(name: &OsStr) -> io::Result<UnixDatagram> {
     Ok(socket)
 }
 
-/// Within which time it must hear of this process, always: `WATCHDOG_USEC`, unless `WATCHDOG_PID` is another's.
-pub fn watchdog() -> Option<Duration> {
+/// Within which time it must hear of the process `pid`, always: `WATCHDOG_USEC`, unless `WATCHDOG_PID` is another's.
+pub fn watchdog(pid: u32) -> Option<Duration> {
     let number = |name| std::env::var(name).ok()?.parse::<u64>().ok();
-    if std::env::var_os("WATCHDOG_PID").is_some() && number("WATCHDOG_PID") != Some(std::process::id().into()) {
+    if std::env::var_os("WATCHDOG_PID").is_some() && number("WATCHDOG_PID") != Some(pid.into()) {
         return None;
     }
     number("WATCHDOG_USEC").filter(|microseconds| *microseconds > 0).map(Duration::from_micros)
+}
+
+/// The zero of CLOCK_MONOTONIC, which every process of this machine agrees on to the microsecond.
+pub fn clock_start() -> Instant {
+    let now = Instant::now();
+    now.checked_sub(Duration::from_micros(monotonic_usec())).unwrap_or(now)
 }
 
 /// Microseconds of CLOCK_MONOTONIC, by which systemd tells one reload from the next.

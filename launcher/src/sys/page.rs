@@ -42,9 +42,25 @@ impl Page {
         };
         ftruncate(&memfd, BYTES as u64)?;
         fcntl_add_seals(&memfd, SEALS)?;
-        let path = format!("/proc/self/fd/{}", memfd.as_raw_fd());
-        let given = File::options().read(true).write(true).open(path)?;
-        Ok(Page { memfd: Arc::new(memfd), given: Arc::new(given.into()) })
+        let given = reopen(&memfd)?;
+        Ok(Page { memfd: Arc::new(memfd), given: Arc::new(given) })
+    }
+
+    /// A page that another process has made with [`Page::new`]; its own end of it.
+    ///
+    /// # Errors
+    /// It is no such page.
+    pub fn of(memfd: OwnedFd) -> io::Result<Page> {
+        if !fcntl_get_seals(&memfd)?.contains(SEALS) || fstat(&memfd)?.st_size != BYTES as i64 {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no sealed page"));
+        }
+        let given = reopen(&memfd)?;
+        Ok(Page { memfd: Arc::new(memfd), given: Arc::new(given) })
+    }
+
+    /// The file, for whoever keeps it. Who counts gets [`Page::descriptor`].
+    pub fn own(&self) -> &Arc<OwnedFd> {
+        &self.memfd
     }
 
     /// The descriptor, for whoever counts.
@@ -69,6 +85,11 @@ impl Page {
         let zeros = zeros.as_flattened();
         whole(pwrite(&self.memfd, zeros, (first * size_of::<u64>()) as u64)?, zeros.len())
     }
+}
+
+fn reopen(memfd: &OwnedFd) -> io::Result<OwnedFd> {
+    let path = format!("/proc/self/fd/{}", memfd.as_raw_fd());
+    Ok(File::options().read(true).write(true).open(path)?.into())
 }
 
 fn whole(moved: usize, wanted: usize) -> io::Result<()> {

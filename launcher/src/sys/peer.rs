@@ -27,13 +27,13 @@ pub fn own_uid() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
-/// Whether `process` is `ancestor` or descends from it. An error if the process is gone.
-pub fn descends_from(process: u32, ancestor: u32) -> io::Result<bool> {
+/// Whether `process` is one of the ancestors or descends from one. An error if the process is gone.
+pub fn descends_from(process: u32, is_ancestor: impl Fn(u32) -> bool) -> io::Result<bool> {
     let mut current = process;
     // A chain that changes while it is walked could be walked for ever.
     for _ in 0..1024 {
         match current {
-            _ if current == ancestor => return Ok(true),
+            _ if is_ancestor(current) => return Ok(true),
             0 | 1 => return Ok(false),
             _ => current = parent(current)?,
         }
@@ -65,11 +65,12 @@ mod tests {
     fn a_child_descends_from_its_parent_and_not_the_other_way_round() {
         let mut child = std::process::Command::new("sleep").arg("60").spawn().expect("spawns");
         let own = std::process::id();
-        assert!(descends_from(child.id(), own).expect("both are alive"));
-        assert!(descends_from(own, own).expect("alive"));
-        assert!(!descends_from(own, child.id()).expect("alive"));
+        let (pid, is_own) = (child.id(), |ancestor| ancestor == own);
+        assert!(descends_from(child.id(), is_own).expect("both are alive"));
+        assert!(descends_from(own, is_own).expect("alive"));
+        assert!(!descends_from(own, |ancestor| ancestor == pid).expect("alive"));
         child.kill().expect("killed");
         child.wait().expect("reaped");
-        assert!(descends_from(child.id(), own).is_err(), "a process that is gone has no ancestors");
+        assert!(descends_from(child.id(), is_own).is_err(), "a process that is gone has no ancestors");
     }
 }

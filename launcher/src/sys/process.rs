@@ -7,10 +7,11 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open, pidfd_send_signal};
 use tokio::io::Interest;
 
 /// SIGTTIN, by which servers are asked for one worker more.
@@ -37,7 +38,7 @@ pub fn exit_at_once(code: i32) -> ! {
 #[derive(Debug)]
 pub struct Process {
     child: Child,
-    pidfd: OwnedFd,
+    pidfd: Arc<OwnedFd>,
     life: Life,
 }
 
@@ -54,7 +55,7 @@ impl Process {
         let mut child = super::reaper::spawn(command.process_group(0))?;
         // The child is ours and not reaped, so its pid cannot have been reused.
         match pid(&child).map(|pid| pidfd_open(pid, PidfdFlags::NONBLOCK)) {
-            Some(Ok(pidfd)) => Ok(Process { child, pidfd, life: Life::Unreaped }),
+            Some(Ok(pidfd)) => Ok(Process { child, pidfd: Arc::new(pidfd), life: Life::Unreaped }),
             failed => {
                 let _ = child.kill();
                 let _ = child.wait();
@@ -67,6 +68,11 @@ impl Process {
     /// For messages and for `status`; nothing is signalled by it.
     pub fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// By which it is known.
+    pub fn pidfd(&self) -> &Arc<OwnedFd> {
+        &self.pidfd
     }
 
     /// The output pipes, once, if they were asked for.
@@ -153,6 +159,27 @@ impl Stranger {
         }
     }
 
+    /// The process of a pidfd.
+    pub fn known_by(pidfd: OwnedFd) -> Stranger {
+        Stranger { pidfd }
+    }
+
+    /// It has ended.
+    pub fn ended(&self) -> bool {
+        self.ends_within(Duration::ZERO).unwrap_or(true)
+    }
+
+    /// Send it a signal.
+    pub fn signal(&self, signal: nix::sys::signal::Signal) -> io::Result<()> {
+        let signal = Signal::from_named_raw(signal as i32).ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(pidfd_send_signal(&self.pidfd, signal)?)
+    }
+
+    /// Kill it.
+    pub fn kill(&self) -> io::Result<()> {
+        Ok(pidfd_send_signal(&self.pidfd, Signal::KILL)?)
+    }
+
     /// Wait for its end, so long at most. Its files are closed and its locks are free then.
     pub fn ends_within(&self, patience: Duration) -> io::Result<bool> {
         let patience = Timespec::try_from(patience).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
@@ -162,6 +189,26 @@ impl Stranger {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+impl AsFd for Stranger {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+}
+
+/// Kill every process of the group that `leader` leads. Its number must still be its own: it was not reaped, or the group
+/// has members.
+pub fn kill_group(leader: u32) {
+    if let Some(leader) = i32::try_from(leader).ok().and_then(Pid::from_raw) {
+        // There may be no such group any more.
+        let _ = kill_process_group(leader, Signal::KILL);
+    }
+}
+
+/// The parent of this process.
+pub fn parent() -> u32 {
+    std::os::unix::process::parent_id()
 }
 
 /// How a process ended, in words: `exited with code 3`, `was killed by SIGSEGV (core dumped)`.
@@ -260,7 +307,7 @@ mod tests {
     use std::process::Stdio;
 
     fn wait(process: &mut Process) -> ExitStatus {
-        let mut polled = [rustix::event::PollFd::new(&process.pidfd, rustix::event::PollFlags::IN)];
+        let mut polled = [rustix::event::PollFd::new(&*process.pidfd, rustix::event::PollFlags::IN)];
         rustix::event::poll(&mut polled, None).expect("poll");
         process.reap().expect("reaps").expect("has ended")
     }

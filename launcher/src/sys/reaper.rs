@@ -10,6 +10,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -70,6 +71,23 @@ pub struct Inherited {
 pub fn adopt() -> io::Result<Inherited> {
     nix::sys::prctl::set_child_subreaper(true)?;
     Ok(Inherited { pids: children().into_iter().collect() })
+}
+
+/// For a process that is given all of its children anew, so that none is anybody else's.
+pub fn none_inherited() -> Inherited {
+    Inherited { pids: BTreeSet::new() }
+}
+
+/// A child that has ended and was not reaped, whoever started it. For a process that is the owner of all its children.
+pub fn ended_child() -> Option<u32> {
+    ended().map(|pid| pid.as_raw_nonzero().get().cast_unsigned())
+}
+
+/// Reap that child.
+pub fn reap_child(pid: u32) -> Option<ExitStatus> {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw)?;
+    let reaped = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::NOHANG).ok()??;
+    Some(ExitStatus::from_raw(reaped.1.as_raw()))
 }
 
 /// Reap orphans as they end, until the future is dropped. Must be called within a runtime.

@@ -19,7 +19,8 @@ use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
@@ -185,17 +186,21 @@ async fn run<P: HttpPlugin>(
             asked = true;
         }
     });
-    let wisher = Arc::clone(&channel);
+    let said = Arc::new(Said::default());
+    let (wisher, wished) = (Arc::clone(&channel), Arc::clone(&said));
     tokio::spawn(async move {
         let reason = wish.reached(lifetime).await;
+        let reason = wished.wish.get_or_init(|| reason).clone();
         drop(wisher.send(&ToMaster::Recycle { reason }, &[]).await);
     });
-    let leaver = Arc::clone(&channel);
+    let (leaver, leaving) = (Arc::clone(&channel), Arc::clone(&said));
     tokio::spawn(async move {
         left.notified().await;
+        leaving.left.store(true, Ordering::Relaxed);
         drop(leaver.send(&ToMaster::NotAccepting, &[]).await);
     });
-    tokio::spawn(obey(Arc::clone(&channel), control, access.clone()));
+    tokio::spawn(obey(Arc::clone(&channel), control, access.clone(), Arc::clone(&said)));
+    said.ready.store(true, Ordering::Relaxed);
     channel.send(&ToMaster::Ready, &[]).await.map_err(|error| error.to_string())?;
     server.serve().await;
     if let Some(access) = access {
@@ -228,8 +233,27 @@ fn report(wish: Wish, left: Arc<Notify>) -> http::Report {
     })
 }
 
+/// What the worker has said of itself. A master that dies may have read it and done nothing yet.
+#[derive(Default)]
+struct Said {
+    ready: AtomicBool,
+    wish: OnceLock<String>,
+    left: AtomicBool,
+}
+
+impl Said {
+    async fn again(&self, channel: &Channel) {
+        let ready = self.ready.load(Ordering::Relaxed).then_some(ToMaster::Ready);
+        let wish = self.wish.get().map(|reason| ToMaster::Recycle { reason: reason.clone() });
+        let left = self.left.load(Ordering::Relaxed).then_some(ToMaster::NotAccepting);
+        for word in ready.into_iter().chain(wish).chain(left) {
+            drop(channel.send(&word, &[]).await);
+        }
+    }
+}
+
 /// Follow the master's orders, until it is gone.
-async fn obey(channel: Arc<Channel>, control: Control, access: Option<Arc<AccessLog>>) {
+async fn obey(channel: Arc<Channel>, control: Control, access: Option<Arc<AccessLog>>, said: Arc<Said>) {
     loop {
         match channel.receive::<ToWorker>(Large::Accepted).await {
             Ok(Some((ToWorker::Drain { successors: successors @ 1.. }, descriptors))) => {
@@ -242,6 +266,7 @@ async fn obey(channel: Arc<Channel>, control: Control, access: Option<Arc<Access
             }
             Ok(Some((ToWorker::Drain { .. }, _))) => control.drain(),
             Ok(Some((ToWorker::Nudge, _))) => control.nudge(),
+            Ok(Some((ToWorker::Repeat, _))) => said.again(&channel).await,
             Ok(Some((ToWorker::ReopenAccessLog, descriptors))) => {
                 if let (Some(access), Some(file)) = (&access, descriptors.into_iter().next()) {
                     access.replace(file);

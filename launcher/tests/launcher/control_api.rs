@@ -109,7 +109,7 @@ fn the_socket_is_its_owners_alone_however_deep_its_directory() {
     assert_eq!(mode & 0o777, 0o600);
     site.link("s", &deep);
     let control = Control::at(format!("unix:{}", site.path("s/control.sock").display()));
-    assert_eq!(control.get("/v1/status")["pid"], launcher.pid());
+    assert_eq!(control.get("/v1/status")["pid"], launcher.master());
 }
 
 #[test]
@@ -463,7 +463,7 @@ fn a_hostile_client_delays_neither_the_supervision_nor_the_operator() {
         hostile.push(stream);
     }
     let asked = Instant::now();
-    assert_eq!(control.get("/v1/status")["pid"], launcher.pid());
+    assert_eq!(control.get("/v1/status")["pid"], launcher.master());
     assert!(asked.elapsed() < Duration::from_secs(5), "the operator waited {:?}", asked.elapsed());
     for pid in launcher.workers(2) {
         let mark = launcher.mark();
@@ -475,7 +475,7 @@ fn a_hostile_client_delays_neither_the_supervision_nor_the_operator() {
         let limit = Duration::from_millis(if spawned.number("worker") == 3 { 100 } else { 1000 });
         assert!(killed.elapsed() < limit, "replaced after {:?}", killed.elapsed());
     }
-    assert!(process::descriptors(launcher.pid()) < 200, "the master holds what it was given");
+    assert!(process::descriptors(launcher.master()) < 200, "the master holds what it was given");
     drop(hostile);
 }
 

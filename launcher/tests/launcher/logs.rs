@@ -115,7 +115,7 @@ fn a_flood_harms_neither_its_neighbour_nor_the_supervision_and_every_drop_is_cou
         launcher.story()
     );
     let (rounds, line, replaced) = (lines.len(), median(lines), median(replacements));
-    let peak = process::peak_resident(launcher.pid());
+    let peak = process::peak_resident(launcher.master());
     println!(
         "{size} MiB: {} of {total} lines passed; {rounds} rounds: line after {line:?}, replaced after {replaced:?}; peak {} KiB",
         flooded.load(Ordering::Relaxed),

@@ -29,4 +29,6 @@ mod statistics;
 mod steering;
 mod stop;
 mod streaming;
+mod survival;
 mod systemd;
+mod upgrade;

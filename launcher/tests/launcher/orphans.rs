@@ -36,7 +36,7 @@ fn orphans_come_to_the_master_which_reaps_them_and_them_alone() {
     let site = Site::new();
     let launcher = site.run(&yaml(&site, 200, "sleep 1000"));
     let orphans = orphans(&site);
-    let children = || process::children(launcher.pid());
+    let children = || process::children(launcher.master());
     assert!(eventually(|| {
         let children = children();
         orphans.iter().all(|orphan| children.contains(orphan))
@@ -106,9 +106,10 @@ fn as_pid_1_it_reaps_obeys_and_ends() {
         command.args(namespace).arg(inner.get_program()).args(inner.get_args()).arg(site.configure(&yaml));
         let mut launcher = Launcher::start(command, &yaml);
         let starting = launcher.wait("starting", |event| event.is("starting"));
-        assert_eq!(starting.number("pid"), 1);
+        assert_eq!(starting.number("pid"), 2, "PID 1 is the keeper");
         launcher.wait("serving", |event| event.is("serving"));
-        let [master] = process::children(launcher.pid())[..] else { panic!("unshare has one child") };
+        let [keeper] = process::children(launcher.pid())[..] else { panic!("unshare has one child") };
+        let [master] = process::children(keeper)[..] else { panic!("the keeper has one child") };
         // The pids in the file are those of the namespace, so they are found by their name.
         let sleep = |pid: &u32| fs::read(format!("/proc/{pid}/comm")).is_ok_and(|name| name == b"sleep\n");
         let orphans = || process::children(master).into_iter().filter(sleep).collect::<Vec<_>>();
@@ -116,9 +117,9 @@ fn as_pid_1_it_reaps_obeys_and_ends() {
         let victim = orphans()[0];
         kill(Pid::from_raw(victim as i32), Signal::SIGKILL).expect("kill an orphan");
         assert!(eventually(|| !process::children(master).contains(&victim)), "it was not reaped");
-        let left = process::descendants(master);
-        kill(Pid::from_raw(master as i32), signal).expect("signal PID 1");
-        assert!(process::ends(master, PATIENCE), "{signal}: it does not end");
+        let left = process::descendants(keeper);
+        kill(Pid::from_raw(keeper as i32), signal).expect("signal PID 1");
+        assert!(process::ends(keeper, PATIENCE), "{signal}: it does not end");
         assert_eq!(launcher.exit().code(), Some(0), "{signal}\n{}", launcher.story());
         for pid in left {
             assert!(!process::runs(pid), "process {pid} outlives PID 1");

@@ -70,7 +70,7 @@ fn status_has_the_fields_of_the_contract() {
     fetch(&address, "/");
     let status = json(&site, 0, &["status"]);
     assert_eq!(status["version"], env!("CARGO_PKG_VERSION"));
-    assert_eq!(status["pid"], launcher.pid());
+    assert_eq!(status["pid"], launcher.master());
     assert!(status["uptime_s"].is_f64(), "{status}");
     assert_eq!(status["config"], site.path("config.yaml").to_str().expect("UTF-8"));
     let services = status["services"].as_array().expect("a list");
@@ -370,7 +370,7 @@ fn a_launcher_whose_state_directory_is_deep_is_steered_all_the_same() {
     site.write("config.yaml", &yaml);
     let mut launcher = Launcher::start(site.command(["run"]), &yaml);
     launcher.wait("serving", |event| event.is("serving"));
-    assert_eq!(json(&site, 0, &["status"])["pid"], launcher.pid());
+    assert_eq!(json(&site, 0, &["status"])["pid"], launcher.master());
     // Whatever has become of the services in the file since.
     site.write("config.yaml", yaml.replace("hello.wasm", "{ what: is this }"));
     run(&site, 0, &["status"]);

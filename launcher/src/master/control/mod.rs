@@ -19,10 +19,10 @@ use tokio::sync::oneshot;
 
 use super::journal::Name;
 use super::orders::Scale;
-use crate::api::{ConfigInForce, Outcome, Plan, Refusal};
+use crate::api::{ConfigInForce, Outcome, Plan, Refusal, Upgrading};
 
 pub(super) use report::Snapshot;
-pub(super) use server::Server;
+pub(super) use server::{Roots, Server};
 
 /// Something that somebody asks of the master.
 #[derive(Debug)]
@@ -65,6 +65,8 @@ pub(super) enum Order {
     Plan(Option<String>),
     /// Change what differs in a configuration.
     Apply(Option<String>),
+    /// Let another program take over.
+    Upgrade(Option<String>),
 }
 
 /// What the master answers.
@@ -78,6 +80,8 @@ pub(super) enum Reply {
     Config(ConfigInForce),
     /// What would change.
     Plan(Plan),
+    /// What takes over.
+    Upgrading(Upgrading),
     /// What changes.
     Applied(Plan, Vec<Begun>),
 }

@@ -56,6 +56,7 @@ fn operation(route: &Route, schemas: &mut SchemaGenerator) -> Value {
     let body = match route.operation {
         Operation::Scale => Some((json!(schemas.subschema_for::<api::Scale>()), true)),
         Operation::Plan | Operation::Apply => Some((json!(schemas.subschema_for::<api::ConfigFile>()), false)),
+        Operation::Upgrade => Some((json!(schemas.subschema_for::<api::Upgrade>()), false)),
         _ => None,
     };
     if let Some((schema, required)) = body {
@@ -85,6 +86,7 @@ fn response(operation: Operation, schemas: &mut SchemaGenerator) -> (&'static st
         Operation::Config => json!(schemas.subschema_for::<api::ConfigInForce>()),
         Operation::Plan => json!(schemas.subschema_for::<api::Plan>()),
         Operation::Apply => json!(schemas.subschema_for::<api::Applied>()),
+        Operation::Upgrade => json!(schemas.subschema_for::<api::Upgrading>()),
         Operation::Events | Operation::Logs => {
             return ("application/jsonl", json!(schemas.subschema_for::<api::Record>()));
         }
@@ -109,7 +111,7 @@ fn parameters(route: &Route) -> Vec<Value> {
             parameters.push(query("since", "string", "A time (RFC 3339), or how long ago (10m)"));
             parameters.push(query("service", "string", "Of these services only, separated by commas"));
         }
-        Operation::Plan => {}
+        Operation::Plan | Operation::Upgrade => {}
         _ if route.method == Method::POST => {
             parameters.push(query("wait", "boolean", "Answer when it has ended, with how it ended"));
         }

@@ -50,7 +50,9 @@ impl Master {
         let status = api::Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
+            keeper: self.keeping.as_ref().and_then(|keeping| keeping.pid()),
             uptime_s: seconds(self.started),
+            upgrade: self.last_upgrade(),
             config: self.config.path.display().to_string(),
             services,
         };
@@ -82,8 +84,8 @@ impl Master {
                     requests: 0,
                     last_exit: service.statistics.last_exit(worker.slot).map(|exit| api::Exit {
                         reason: exit.reason.clone(),
-                        code: exit.status.code(),
-                        signal: exit.status.signal(),
+                        code: exit.status.and_then(|status| status.code()),
+                        signal: exit.status.and_then(|status| status.signal()),
                         ago_s: seconds(exit.at),
                     }),
                 })

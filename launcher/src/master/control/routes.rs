@@ -58,6 +58,7 @@ pub(super) enum Operation {
     Config,
     Plan,
     Apply,
+    Upgrade,
     Events,
     Logs,
 }
@@ -105,6 +106,7 @@ pub(super) static ROUTES: &[Route] = &[
     route(Method::GET, "/v1/config", Operation::Config, "The configuration in force"),
     route(Method::POST, "/v1/config/plan", Operation::Plan, "What a configuration would change; nothing is changed"),
     route(Method::POST, "/v1/config/apply", Operation::Apply, "Change what differs in a configuration"),
+    route(Method::POST, "/v1/upgrade", Operation::Upgrade, "Let another version of the launcher take over"),
     route(Method::GET, "/v1/events", Operation::Events, "What happened, as JSON lines"),
     route(Method::GET, "/v1/logs", Operation::Logs, "What happened and what workers wrote, as JSON lines"),
 ];
@@ -226,6 +228,7 @@ async fn answer(
         Operation::Config => Order::Config,
         Operation::Plan => Order::Plan(read_or_default::<api::ConfigFile>(&body).map_err(refused)?.path),
         Operation::Apply => Order::Apply(read_or_default::<api::ConfigFile>(&body).map_err(refused)?.path),
+        Operation::Upgrade => Order::Upgrade(read_or_default::<api::Upgrade>(&body).map_err(refused)?.path),
     };
     let wait = query.flag("wait").map_err(refused)?;
     match ask(order).await? {
@@ -239,6 +242,7 @@ async fn answer(
             let status = if wait { StatusCode::OK } else { StatusCode::ACCEPTED };
             Ok(json(status, &api::Applied { plan, outcomes: outcomes(begun, wait).await }))
         }
+        Reply::Upgrading(upgrading) => Ok(json(StatusCode::ACCEPTED, &upgrading)),
         Reply::Status(_) => Err(unforeseen()),
     }
 }
@@ -376,7 +380,7 @@ fn refused(refusal: Refusal) -> (StatusCode, Refusal) {
         RefusalCode::UnknownService | RefusalCode::NotFound => StatusCode::NOT_FOUND,
         RefusalCode::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         RefusalCode::BadRequest => StatusCode::BAD_REQUEST,
-        RefusalCode::BadConfiguration => StatusCode::UNPROCESSABLE_ENTITY,
+        RefusalCode::BadConfiguration | RefusalCode::BadProgram => StatusCode::UNPROCESSABLE_ENTITY,
         RefusalCode::Conflict => StatusCode::CONFLICT,
         RefusalCode::Forbidden => StatusCode::FORBIDDEN,
         RefusalCode::Stopping => StatusCode::SERVICE_UNAVAILABLE,

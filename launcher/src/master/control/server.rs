@@ -3,7 +3,9 @@
 //! The socket has the master's rights, so only its own user and root may use it, and no process that descends from
 //! the master: a plugin that runs as the same user would steer the launcher that supervises it.
 
+use std::collections::BTreeSet;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -33,7 +35,9 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// The control socket; it goes with this.
 #[derive(Debug)]
 pub(in crate::master) struct Server {
-    _place: UnixPath,
+    _place: Option<UnixPath>,
+    /// Kept by somebody, so that whoever connects while there is no master waits for the next one.
+    pub(in crate::master) socket: Arc<OwnedFd>,
     clients: Arc<Clients>,
 }
 
@@ -120,15 +124,39 @@ impl Server {
     /// by one that is gone.
     pub(in crate::master) fn start(
         path: &Path,
+        roots: Arc<Roots>,
         events: mpsc::Sender<Event>,
         journal: Journal,
     ) -> Result<Server, ListenError> {
         let fail = |source: io::Error| ListenError::Unix { path: path.to_owned(), hint: "", source };
         let (socket, place) = listener::unix(path, Some(0o600))?;
-        let socket = UnixListener::from_std(socket.into()).map_err(fail)?;
+        Server::serve(socket, Some(place), roots, events, journal).map_err(fail)
+    }
+
+    /// Go on with the socket of an earlier master.
+    pub(in crate::master) fn adopt(
+        socket: OwnedFd,
+        path: &Path,
+        roots: Arc<Roots>,
+        events: mpsc::Sender<Event>,
+        journal: Journal,
+    ) -> Result<Server, ListenError> {
+        let fail = |source: io::Error| ListenError::Unix { path: path.to_owned(), hint: "", source };
+        Server::serve(socket, UnixPath::of(path).ok(), roots, events, journal).map_err(fail)
+    }
+
+    fn serve(
+        socket: OwnedFd,
+        place: Option<UnixPath>,
+        roots: Arc<Roots>,
+        events: mpsc::Sender<Event>,
+        journal: Journal,
+    ) -> io::Result<Server> {
+        let kept = Arc::new(socket.try_clone()?);
+        let socket = UnixListener::from_std(socket.into())?;
         let clients = Arc::new(Clients::default());
-        tokio::spawn(accept(socket, Arc::clone(&clients), events, journal));
-        Ok(Server { _place: place, clients })
+        tokio::spawn(accept(socket, Arc::clone(&clients), roots, events, journal));
+        Ok(Server { _place: place, socket: kept, clients })
     }
 
     /// Let streams that are being read come to their end, but not for longer than `patience`.
@@ -141,7 +169,13 @@ impl Server {
     }
 }
 
-async fn accept(socket: UnixListener, clients: Arc<Clients>, events: mpsc::Sender<Event>, journal: Journal) {
+async fn accept(
+    socket: UnixListener,
+    clients: Arc<Clients>,
+    roots: Arc<Roots>,
+    events: mpsc::Sender<Event>,
+    journal: Journal,
+) {
     loop {
         let Ok((stream, _)) = socket.accept().await else {
             tokio::time::sleep(PAUSE).await;
@@ -150,13 +184,14 @@ async fn accept(socket: UnixListener, clients: Arc<Clients>, events: mpsc::Sende
         // Nobody to tell who is refused: he sees the connection closed.
         let Some(taken) = clients.sit() else { continue };
         let number = taken.number;
-        let task = tokio::spawn(serve(stream, taken, events.clone(), journal.clone()));
+        let task = tokio::spawn(serve(stream, taken, Arc::clone(&roots), events.clone(), journal.clone()));
         clients.occupy(number, task.abort_handle());
     }
 }
 
-async fn serve(stream: UnixStream, taken: Taken, events: mpsc::Sender<Event>, journal: Journal) {
-    let admitted = peer::of(&stream).map_err(|error| format!("who you are is not known: {error}")).and_then(admit);
+async fn serve(stream: UnixStream, taken: Taken, roots: Arc<Roots>, events: mpsc::Sender<Event>, journal: Journal) {
+    let admitted = peer::of(&stream).map_err(|error| format!("who you are is not known: {error}"));
+    let admitted = admitted.and_then(|peer| admit(peer, &roots));
     let seat = taken.seat.clone();
     let service = service_fn(|request| routes::respond(request, admitted.clone(), &events, &journal, &seat));
     let connection = http1::Builder::new()
@@ -168,15 +203,39 @@ async fn serve(stream: UnixStream, taken: Taken, events: mpsc::Sender<Event>, jo
     let _ = connection.await;
 }
 
+/// The processes whose descendants may not steer the launcher: the master, its keeper, and workers of an earlier master.
+#[derive(Debug, Default)]
+pub(in crate::master) struct Roots(Mutex<BTreeSet<u32>>);
+
+impl Roots {
+    /// One more.
+    pub(in crate::master) fn add(&self, pid: u32) {
+        self.pids().insert(pid);
+    }
+
+    /// It is gone.
+    pub(in crate::master) fn remove(&self, pid: u32) {
+        self.pids().remove(&pid);
+    }
+
+    fn pids(&self) -> std::sync::MutexGuard<'_, BTreeSet<u32>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn has(&self, pid: u32) -> bool {
+        pid == std::process::id() || self.pids().contains(&pid)
+    }
+}
+
 /// Whether the peer may steer this launcher: his name for triggers, or why not.
-fn admit(peer: Peer) -> Result<String, String> {
+fn admit(peer: Peer, roots: &Roots) -> Result<String, String> {
     let own = peer::own_uid();
     if peer.uid != own && peer.uid != 0 {
         return Err(format!("this launcher runs as uid {own}: only that user and root may steer it"));
     }
     let name = if peer.uid == 0 { "root".to_owned() } else { format!("uid {}", peer.uid) };
     let Some(pid) = peer.pid else { return Ok(format!("by {name}")) };
-    match peer::descends_from(pid, std::process::id()) {
+    match peer::descends_from(pid, |ancestor| roots.has(ancestor)) {
         Ok(false) => Ok(format!("by {name} (pid {pid})")),
         Ok(true) => Err("a process that descends from the launcher may not steer it".to_owned()),
         Err(_) => Err("the process that connected is gone".to_owned()),
@@ -189,16 +248,17 @@ mod tests {
 
     #[test]
     fn the_owner_and_root_are_admitted_and_nobody_else() {
+        let roots = Roots::default();
         let own = peer::own_uid();
         let parent = Some(1);
-        assert!(admit(Peer { pid: parent, uid: own }).is_ok());
-        assert!(admit(Peer { pid: parent, uid: 0 }).is_ok());
-        assert!(admit(Peer { pid: None, uid: own }).is_ok(), "of another pid namespace");
-        let stranger = admit(Peer { pid: parent, uid: own + 1 }).expect_err("a stranger");
+        assert!(admit(Peer { pid: parent, uid: own }, &roots).is_ok());
+        assert!(admit(Peer { pid: parent, uid: 0 }, &roots).is_ok());
+        assert!(admit(Peer { pid: None, uid: own }, &roots).is_ok(), "of another pid namespace");
+        let stranger = admit(Peer { pid: parent, uid: own + 1 }, &roots).expect_err("a stranger");
         assert!(stranger.contains(&format!("uid {own}")), "{stranger}");
-        let itself = admit(Peer { pid: Some(std::process::id()), uid: own }).expect_err("the launcher itself");
+        let itself = admit(Peer { pid: Some(std::process::id()), uid: own }, &roots).expect_err("the launcher itself");
         assert!(itself.contains("descends"), "{itself}");
-        assert!(admit(Peer { pid: Some(u32::MAX >> 1), uid: own }).is_err(), "gone");
+        assert!(admit(Peer { pid: Some(u32::MAX >> 1), uid: own }, &roots).is_err(), "gone");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::super::pool::{Generation, Slot, WorkerId};
 
@@ -70,6 +70,12 @@ impl Serialize for Name {
     }
 }
 
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Name, D::Error> {
+        Ok(Name::from(String::deserialize(deserializer)?.as_str()))
+    }
+}
+
 /// A worker, as facts name it.
 #[derive(Debug, Clone, Serialize)]
 pub struct WorkerName {
@@ -115,6 +121,31 @@ pub enum Fact {
         version: &'static str,
         pid: u32,
         config: String,
+    },
+    Adopted {
+        version: &'static str,
+        pid: u32,
+        config: String,
+        workers: u64,
+        services: u64,
+        before: u32,
+        how: String,
+        after_ms: u64,
+    },
+    KeeperReplaced {
+        keeper: u32,
+    },
+    UpgradeStarted {
+        program: String,
+        version: String,
+        trigger: String,
+    },
+    UpgradeFailed {
+        program: String,
+        reason: String,
+    },
+    Upgraded {
+        version: &'static str,
     },
     Building {
         service: Name,
@@ -278,9 +309,12 @@ impl Fact {
             | Fact::ServiceFailed { .. }
             | Fact::ConfigRejected { .. }
             | Fact::RolledBack { .. }
+            | Fact::UpgradeFailed { .. }
             | Fact::SpawnFailed { .. } => Level::Error,
             Fact::Exited { expected: false, .. }
             | Fact::Trouble { .. }
+            | Fact::Adopted { .. }
+            | Fact::KeeperReplaced { .. }
             | Fact::LinesDropped { .. }
             | Fact::FactsDropped { .. }
             | Fact::LogFailed { .. } => Level::Warn,

@@ -9,6 +9,22 @@ impl Fact {
     pub fn sentence(&self) -> String {
         match self {
             Fact::Starting { version, pid, config } => format!("launcher {version}, pid {pid}, {config}"),
+            Fact::Adopted { version, pid, workers, services, before, how, after_ms, .. } => format!(
+                "launcher {version}, pid {pid}: adopted {} of {} after the master (pid {before}) {how}, after {}",
+                counted(*workers, "worker"),
+                counted(*services, "service"),
+                Took(*after_ms)
+            ),
+            Fact::KeeperReplaced { keeper } => {
+                format!("the keeper is gone; another one was started, pid {keeper}, and has everything")
+            }
+            Fact::UpgradeStarted { program, version, trigger } => {
+                format!("upgrade to launcher {version} ({trigger}): {program} takes over")
+            }
+            Fact::UpgradeFailed { program, reason } => {
+                format!("not upgraded to {program}: {reason}; everything goes on as it was")
+            }
+            Fact::Upgraded { version } => format!("launcher {version} has taken over; its workers are replaced"),
             Fact::Building { command, .. } => format!("the plugin is missing; building it: {command}"),
             Fact::Built { took_ms, .. } => format!("built in {}", Took(*took_ms)),
             Fact::Listening { address, .. } => format!("listening on {address}"),

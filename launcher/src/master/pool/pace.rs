@@ -47,7 +47,40 @@ pub(super) enum Tenure {
     Short,
 }
 
+/// Everything that a [`Pace`] remembers.
+#[derive(Debug, Clone)]
+pub(super) struct Memory {
+    /// The budget is spent.
+    pub(super) slowest: bool,
+    /// Failures in a row.
+    pub(super) failures: u32,
+    /// See [`Pace::gate`].
+    pub(super) gate: Option<Instant>,
+    /// Crashes within the budget's window, oldest first.
+    pub(super) recent: Vec<Instant>,
+    /// The last crash of all.
+    pub(super) last: Option<Instant>,
+}
+
 impl Pace {
+    /// What it remembers.
+    pub(super) fn memory(&self) -> Memory {
+        Memory {
+            slowest: self.is_exhausted(),
+            failures: self.failures(),
+            gate: self.gate,
+            recent: self.recent.iter().copied().collect(),
+            last: self.last,
+        }
+    }
+
+    /// One that remembers this.
+    pub(super) fn remembered(memory: Memory) -> Pace {
+        let Memory { slowest, failures, gate, recent, last } = memory;
+        let tempo = if slowest { Tempo::Slowest { failures } } else { Tempo::Growing { failures } };
+        Pace { tempo, gate, recent: recent.into(), last }
+    }
+
     /// Notes a crash at `now` and closes the gate for as long as it costs.
     ///
     /// A crash while the gate is closed is of a worker that is older than the crash which closed it: it belongs

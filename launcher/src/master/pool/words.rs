@@ -29,6 +29,11 @@ impl Ids {
         Self { last }
     }
 
+    /// The highest that was handed out.
+    pub fn last(&self) -> u64 {
+        self.last
+    }
+
     pub(super) fn next(&mut self) -> WorkerId {
         self.last += 1;
         WorkerId(self.last)

@@ -142,9 +142,31 @@ impl Launcher {
         Self { child, shared, description, exit: None }
     }
 
-    /// Pid of the master.
+    /// Pid of the process that was started and is to be signalled: the keeper.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Pid of the newest master, waited for.
+    pub(crate) fn master(&self) -> u32 {
+        self.wait("starting", is_master);
+        self.masters().last().copied().expect("one was waited for")
+    }
+
+    fn masters(&self) -> Vec<u32> {
+        self.events_after(0, is_master).iter().map(|event| event.number("pid") as u32).collect()
+    }
+
+    /// Every process that is known to be of this launcher, but for descendants.
+    fn processes(&self) -> Vec<u32> {
+        let keepers = self.events_after(0, |event| event.is("keeper_replaced"));
+        let keepers = keepers.iter().map(|event| event.number("keeper") as u32);
+        // Workers of a master that was killed may be anybody's children.
+        let workers = self.events_after(0, |event| event.is("spawned"));
+        let workers = workers.iter().map(|event| event.number("pid") as u32);
+        let all = std::iter::once(self.pid()).chain(keepers).chain(self.masters()).chain(workers);
+        let is_ours = |pid: &u32| *pid == self.pid() || process::is_a_launcher(*pid);
+        all.filter(is_ours).collect()
     }
 
     /// Waits until `found` finds what it looks for in what was seen so far.
@@ -217,7 +239,7 @@ impl Launcher {
         self.workers_after(0, count)
     }
 
-    /// Sends the master a signal.
+    /// Sends the launcher a signal.
     pub(crate) fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.pid() as i32), signal).expect("signal the master");
     }
@@ -255,15 +277,24 @@ impl Drop for Launcher {
         if thread::panicking() {
             eprintln!("{}", self.story());
         }
-        // The descendants first: once the master is gone nothing tells whose they were.
-        let mut all = process::descendants(self.pid());
-        all.push(self.pid());
+        // First all stand still: the keeper would start another master, and the master another keeper.
+        let mut all = self.processes();
+        for pid in &all {
+            let _ = kill(Pid::from_raw(*pid as i32), Signal::SIGSTOP);
+        }
+        // Before any is gone: then nothing tells whose they were.
+        let descendants: Vec<u32> = all.iter().flat_map(|pid| process::descendants(*pid)).collect();
+        all.extend(descendants);
         for pid in all {
             // It may have ended by itself meanwhile.
             let _ = kill(Pid::from_raw(pid as i32), Signal::SIGKILL);
         }
         let _ = self.child.wait();
     }
+}
+
+fn is_master(event: &Event) -> bool {
+    event.is("starting") || event.is("adopted")
 }
 
 fn read_lines(

@@ -22,6 +22,11 @@ pub(crate) fn runs(pid: u32) -> bool {
     status(pid, "State:").is_some_and(|state| !state.starts_with('Z') && !state.starts_with('X'))
 }
 
+/// Whether it is a process of a launcher.
+pub(crate) fn is_a_launcher(pid: u32) -> bool {
+    fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.starts_with(b"launcher\0"))
+}
+
 /// Its children and theirs.
 pub(crate) fn descendants(pid: u32) -> Vec<u32> {
     let mut found = Vec::new();
