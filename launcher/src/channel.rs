@@ -27,6 +27,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+pub mod dev;
 pub mod statistics;
 
 /// Version of the message set. Master and worker are one binary except across an upgrade of the master.
@@ -45,6 +46,9 @@ pub enum ToWorker {
     Verify {
         /// The path as the operator wrote it, for messages.
         path: String,
+        /// Compile for [`wasm_host::Purpose::Development`].
+        #[serde(default)]
+        purpose: wasm_host::Purpose,
     },
     /// Stop accepting, finish what is in flight, exit 0. The deadline is the master's. A second one replaces the first.
     Drain {
@@ -59,6 +63,8 @@ pub enum ToWorker {
     Repeat,
     /// Look at the listeners once more: a worker that died may have swallowed a wake-up.
     Nudge,
+    /// In `launcher dev`: what to show to a browser from now on.
+    Dev(Box<dev::Dev>),
 }
 
 /// What a worker tells the master.
@@ -79,6 +85,8 @@ pub enum ToMaster {
         /// Which limit it reached, in words.
         reason: String,
     },
+    /// In `launcher dev`: a request was not answered by the plugin.
+    RequestFailed(dev::Asked),
     /// Answer to [`ToWorker::Verify`]: the plugin is good. For WASM the memfd holds the compiled form.
     Verified {
         /// What the plugin is.
@@ -94,6 +102,8 @@ pub enum Plugin {
     Wasm(wasm_host::Manifest),
     /// A native shared library. Descriptors of an [`Assign`]: the library.
     Native,
+    /// In `launcher dev`: none yet, the first build has not succeeded. Descriptors of an [`Assign`]: something empty.
+    Awaited,
 }
 
 /// Everything that a worker needs to know.
@@ -136,6 +146,9 @@ pub struct Assign {
     /// The worker takes over connections of workers that leave.
     #[serde(default)]
     pub takes_over: bool,
+    /// The launcher is `launcher dev`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dev: Option<Box<dev::Dev>>,
 }
 
 /// What happens to the headers that name a client.

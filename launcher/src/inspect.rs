@@ -7,6 +7,8 @@ use std::process::ExitCode;
 use launcher::config::Service;
 use launcher::plugin_file::{self, PluginFile};
 
+use wasm_host::Purpose;
+
 use crate::BAD_INPUT;
 use crate::cli::print_diagnostics;
 
@@ -42,7 +44,7 @@ fn check_plugin(service: &Service) -> Result<String, String> {
         return Ok("missing; `run` will build it".to_owned());
     }
     let file = PluginFile::read(&service.plugin_path).map_err(|error| error.to_string())?;
-    plugin_file::verify(file.bytes(), &service.plugin_path)
+    plugin_file::verify(file.bytes(), &service.plugin_path, Purpose::Production)
         .map(|verified| verified.summary())
         .map_err(|error| error.to_string())
 }

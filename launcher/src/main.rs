@@ -10,12 +10,17 @@ use cli::client::Failure;
 use cli::orders::{self, Order};
 use cli::stream::{self, Part, Source};
 use cli::{Ended, Format, Wait};
+use launcher::config::Config;
 use launcher::master::{Inheritance, StartError, Starter, Strictness};
+use new::Template;
+use reference::Subject;
 use survival::Went;
 
 mod cli;
 mod daemon;
 mod inspect;
+mod new;
+mod reference;
 mod survival;
 
 /// Runs WASM components and native plugins as supervised, hot-restarting worker processes.
@@ -48,6 +53,23 @@ enum Command {
         #[arg(long, hide = true, value_name = "PATH")]
         program: Option<PathBuf>,
     },
+    /// Begin a project: code, a configuration and a test
+    New {
+        /// Its directory; the last part is its name
+        #[arg(value_name = "NAME", required_unless_present = "list")]
+        directory: Option<PathBuf>,
+        /// What to begin with
+        #[arg(short, long, default_value = "rust")]
+        template: Template,
+        /// Take this worker-sdk instead of writing it into the project [Rust only]
+        #[arg(long, value_name = "DIRECTORY")]
+        sdk: Option<PathBuf>,
+        /// Tell which templates there are
+        #[arg(long)]
+        list: bool,
+    },
+    /// Build, serve, and do both again after every save: for those who write plugins
+    Dev(ConfigFile),
     /// Check a configuration and its plugins without running anything
     Check(ConfigFile),
     /// Show services and workers of the running launcher
@@ -163,6 +185,9 @@ enum Command {
     /// Tell which versions of the launcher can go on for this one
     #[command(hide = true)]
     Contracts,
+    /// Print a page of the documentation
+    #[command(hide = true)]
+    Reference { subject: Subject },
     /// A worker process; started by `launcher run` only
     #[command(hide = true)]
     Worker {
@@ -298,9 +323,21 @@ fn main() -> ExitCode {
             steered(cli::upgrade::upgrade(&which.config, program.as_deref(), wait.meant(), shown.output))
         }
         Command::Contracts => steered(cli::print_json(&launcher::master::Contracts::own()).map(|()| Ended::Done)),
+        Command::New { list: true, .. } => printed(&new::list()),
+        Command::New { directory, template, sdk, .. } => {
+            match new::create(&directory.unwrap_or_default(), template, sdk.as_deref()) {
+                Ok(words) => printed(&words),
+                Err(error) => {
+                    eprintln!("error: {error}");
+                    ExitCode::from(BAD_INPUT)
+                }
+            }
+        }
+        Command::Dev(config) => serve(config, launcher::master::develop),
         Command::Check(config) => inspect::check(&config.path()),
         Command::Inspect { plugin } => inspect::inspect(&plugin),
         Command::Schema => inspect::schema(),
+        Command::Reference { subject } => printed(&reference::page(subject, Cli::command())),
         Command::Worker { .. } => launcher::worker::main(),
     }
 }
@@ -325,6 +362,10 @@ fn streamed(source: Source, services: Vec<String>, typed: StreamArgs) -> ExitCod
     steered(stream::show(&which.config, source, &Part { services, follow, lines, since }, shown.output))
 }
 
+fn printed(text: &str) -> ExitCode {
+    steered(cli::print(text.as_bytes()).map(|()| Ended::Done))
+}
+
 fn completions(shell: Shell) -> ExitCode {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "launcher", &mut script);
@@ -345,6 +386,10 @@ fn run(file: ConfigFile, strictness: Strictness, daemonised: bool, inheritance: 
             return ExitCode::from(BAD_INPUT);
         }
     };
+    serve(file, |config| launcher::master::run(config, strictness, starter, inheritance))
+}
+
+fn serve(file: ConfigFile, master: impl FnOnce(Config) -> Result<ExitCode, StartError>) -> ExitCode {
     let config = match launcher::config::load(&file.path()) {
         Ok(config) => config,
         Err(diagnostics) => {
@@ -353,7 +398,7 @@ fn run(file: ConfigFile, strictness: Strictness, daemonised: bool, inheritance: 
         }
     };
     cli::print_diagnostics(&config.warnings);
-    match launcher::master::run(config, strictness, starter, inheritance) {
+    match master(config) {
         Ok(code) => code,
         Err(error) => failed(&error),
     }

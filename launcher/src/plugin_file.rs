@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use wasm_host::World;
+use wasm_host::{Purpose, World};
 
 use crate::channel::Plugin;
 use crate::worker::plugin::native::{self, NativeKind, NativeManifest};
@@ -103,12 +103,12 @@ fn is_native(bytes: &[u8], path: &Path) -> bool {
     bytes.starts_with(ELF) || path.extension().is_some_and(|extension| extension == "so") && !bytes.starts_with(WASM)
 }
 
-/// Check a plugin, and compile it if it is WASM.
-pub fn verify(bytes: &[u8], path: &Path) -> Result<Verified, VerifyError> {
+/// Check a plugin, and compile it for this purpose if it is WASM.
+pub fn verify(bytes: &[u8], path: &Path, purpose: Purpose) -> Result<Verified, VerifyError> {
     if is_native(bytes, path) {
         return Ok(Verified::Native(native::verify(bytes)?));
     }
-    let (manifest, compiled) = wasm_host::compile(bytes)?;
+    let (manifest, compiled) = wasm_host::compile(bytes, purpose)?;
     match manifest.world {
         World::Http02 | World::Http03 => Ok(Verified::Wasm { manifest, compiled }),
         World::Command02 | World::Command03 => Err(VerifyError::Command),
@@ -129,7 +129,11 @@ pub fn describe(bytes: &[u8], path: &Path) -> Result<String, VerifyError> {
         return Ok(text);
     }
     let description = wasm_host::describe(bytes)?;
-    let mut text = format!("  {}\n  {} bytes\n", world(description.manifest.world), description.size);
+    let what = description.manifest.as_ref().map_or(NO_WORLD, |manifest| world(manifest.world));
+    let mut text = format!("  {what}\n  {} bytes\n", description.size);
+    if description.was_module {
+        text.push_str("  a core module: the launcher makes a component of it, with the adapter of WASI preview 1\n");
+    }
     for (title, names) in [("exports", &description.exports), ("imports", &description.imports)] {
         for name in names {
             let _ = writeln!(text, "  {title} {name}");
@@ -147,6 +151,10 @@ pub fn describe(bytes: &[u8], path: &Path) -> Result<String, VerifyError> {
     }
     Ok(text)
 }
+
+/// A component that the launcher does not serve; `check` says what is missing.
+const NO_WORLD: &str = "WASM component, exports nothing that the launcher serves: wasi:http/incoming-handler@0.2 or \
+     wasi:http/handler@0.3 is needed (Rust: #[worker_sdk::http]; WIT: `export wasi:http/incoming-handler@0.2.3;`)";
 
 fn native_line(manifest: &NativeManifest) -> String {
     let kind = match manifest.kind {

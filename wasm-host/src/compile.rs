@@ -5,30 +5,38 @@
 
 use wasmtime::component::Component;
 
-use crate::Manifest;
+use crate::componentise::componentised;
 use crate::describe::{Description, binary, describe_binary};
 use crate::engine::{Allocation, engine};
 use crate::error::{PluginError, chain};
 use crate::linker::linker;
+use crate::{Manifest, Purpose};
 
 /// Checks and compiles a component, `.wasm` or `.wat`. The result loads in any process of the same build on the same
 /// kind of processor.
-pub fn compile(source: &[u8]) -> Result<(Manifest, Vec<u8>), PluginError> {
-    let binary = binary(source)?;
+pub fn compile(source: &[u8], purpose: Purpose) -> Result<(Manifest, Vec<u8>), PluginError> {
+    let (binary, _) = componentised(binary(source)?)?;
     let description = describe_binary(&binary)?;
+    let Some(manifest) = description.manifest.clone() else {
+        return Err(PluginError::NoWorld {
+            exports: listed(&description.exports),
+            near: nearest(&description.exports),
+        });
+    };
     let missing = unknown_imports(&description);
     if !missing.is_empty() {
-        return Err(PluginError::MissingImport { imports: missing.join(", ") });
+        let hints = missing.iter().filter_map(|import| hint(import)).collect::<Vec<_>>().concat();
+        return Err(PluginError::MissingImport { imports: missing.join(", "), hints });
     }
-    let concurrency = description.manifest.concurrency;
+    let concurrency = manifest.concurrency;
     // The pool would only take address space: the compiled form is the same.
-    let engine = engine(concurrency, Allocation::OnDemand)?;
+    let engine = engine(concurrency, Allocation::OnDemand, purpose)?;
     let component =
         Component::from_binary(&engine, &binary).map_err(|error| PluginError::Invalid { detail: chain(&error) })?;
     let linker = linker(&engine, concurrency).map_err(|error| PluginError::Engine { detail: chain(&error) })?;
     linker.instantiate_pre(&component).map_err(|error| PluginError::ImportMismatch { detail: chain(&error) })?;
     let compiled = component.serialize().map_err(|error| PluginError::Invalid { detail: chain(&error) })?;
-    Ok((description.manifest, compiled))
+    Ok((Manifest { purpose, ..manifest }, compiled))
 }
 
 /// Packages of interfaces that the linker has, and their versions.
@@ -60,4 +68,37 @@ fn unknown_imports(description: &Description) -> Vec<String> {
         .filter(|import| import.contains(':') && !provided(import))
         .cloned()
         .collect()
+}
+
+/// What a person can do about an import that nobody provides.
+fn hint(import: &str) -> Option<String> {
+    let (interface, version) = import.split_once('@').unwrap_or((import, ""));
+    let package = interface.split('/').next().unwrap_or_default();
+    if PROVIDED.iter().any(|(provided, _)| provided.trim_end_matches('/') == package) {
+        let versions = "released versions 0.2.x and 0.3.x";
+        return Some(format!("; {interface} is provided in {versions}, not in {version}: build with newer bindings"));
+    }
+    match package.split_once(':') {
+        Some(("wasi", _)) => {
+            Some(format!("; {package} is provided by no setting: do without it, or link an implementation"))
+        }
+        Some(_) => Some(format!("; {package} is the author's own: link the component that exports it (`wac plug`)")),
+        None => None,
+    }
+}
+
+fn listed(exports: &[String]) -> String {
+    if exports.is_empty() { "nothing".to_owned() } else { exports.join(", ") }
+}
+
+/// What is missing in the exports, as far as they tell what was meant.
+fn nearest(exports: &[String]) -> String {
+    let begins = |prefix: &str| exports.iter().find(|export| export.starts_with(prefix));
+    if let Some(draft) = begins("wasi:http/") {
+        return format!("; {draft} is of another version: build with bindings of WASI 0.2 or 0.3");
+    }
+    if begins("wasi:cli/run").is_some() {
+        return "; it is a program: what answers requests is a library".to_owned();
+    }
+    String::new()
 }

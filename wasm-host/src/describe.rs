@@ -5,8 +5,9 @@ use wasmparser::{
     InstanceTypeDeclaration, Parser, Payload,
 };
 
+use crate::componentise::componentised;
 use crate::error::PluginError;
-use crate::{Manifest, World};
+use crate::{Manifest, Purpose, World};
 
 /// The custom section by which a component says that its instances may serve many requests.
 pub const REUSABLE: &str = "launcher:reusable";
@@ -14,8 +15,10 @@ pub const REUSABLE: &str = "launcher:reusable";
 /// A component, described for a person.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Description {
-    /// What it is to the launcher.
-    pub manifest: Manifest,
+    /// What it is to the launcher; `None`: it exports nothing that the launcher serves.
+    pub manifest: Option<Manifest>,
+    /// It is a core module of which a component is made.
+    pub was_module: bool,
     /// Bytes of the component (of the binary form, if it was given as text).
     pub size: usize,
     /// Names of its exports, in order.
@@ -34,7 +37,8 @@ pub struct Description {
 
 /// Reads a component, binary or text.
 pub fn describe(source: &[u8]) -> Result<Description, PluginError> {
-    describe_binary(&binary(source)?)
+    let (binary, was_module) = componentised(binary(source)?)?;
+    Ok(Description { was_module, ..describe_binary(&binary)? })
 }
 
 /// The binary form of a component that is binary or text.
@@ -114,19 +118,20 @@ pub(crate) fn describe_binary(binary: &[u8]) -> Result<Description, PluginError>
             PluginError::Invalid { detail: error.to_string() }
         }
     })?;
-    if walk.core {
-        return Err(PluginError::CoreModule);
-    }
-    let world = world(&walk.exports).ok_or_else(|| PluginError::NoWorld {
-        exports: if walk.exports.is_empty() { "nothing".to_owned() } else { walk.exports.join(", ") },
-    })?;
+    let world = world(&walk.exports);
     let concurrency = walk.concurrency
-        || matches!(world, World::Http03 | World::Command03)
+        || matches!(world, Some(World::Http03 | World::Command03))
         || walk.imports.iter().any(|name| is_version(name, "0.3."));
     let uses =
         |prefixes: &[&str]| walk.imports.iter().any(|import| prefixes.iter().any(|prefix| import.starts_with(prefix)));
     Ok(Description {
-        manifest: Manifest { world, concurrency, reusable: walk.reusable },
+        manifest: world.map(|world| Manifest {
+            world,
+            concurrency,
+            reusable: walk.reusable,
+            purpose: Purpose::Production,
+        }),
+        was_module: false,
         size: binary.len(),
         uses_env: uses(&["wasi:cli/environment"]),
         uses_config: uses(&["wasi:config/store"]),
@@ -165,7 +170,6 @@ fn is_version(name: &str, prefix: &str) -> bool {
 /// One pass over all sections, nested components and modules included.
 #[derive(Default)]
 struct Walk {
-    core: bool,
     concurrency: bool,
     reusable: bool,
     imports: Vec<String>,
@@ -182,7 +186,6 @@ impl Walk {
         for payload in Parser::new(0).parse_all(binary) {
             match payload? {
                 Payload::Version { encoding, .. } => {
-                    walk.core |= depth == 0 && encoding == Encoding::Module;
                     depth += 1;
                     own.push(depth == 1 || depth == 2 && encoding == Encoding::Module);
                 }

@@ -8,8 +8,12 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use wasmtime::component::Component;
-use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
+use wasmtime::{
+    Config, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig, RegallocAlgorithm,
+    WasmBacktraceDetails,
+};
 
+use crate::Purpose;
 use crate::error::{PluginError, chain};
 
 /// Instances of a component that one worker may have at once. Measured: a pool of 100 slots costs 3 ms from exec to
@@ -35,17 +39,28 @@ pub(crate) enum Allocation {
 }
 
 /// Makes an engine.
-pub(crate) fn engine(concurrency: bool, allocation: Allocation) -> Result<Engine, PluginError> {
-    Engine::new(&config(concurrency, allocation)).map_err(|error| PluginError::Engine { detail: chain(&error) })
+pub(crate) fn engine(concurrency: bool, allocation: Allocation, purpose: Purpose) -> Result<Engine, PluginError> {
+    Engine::new(&config(concurrency, allocation, purpose))
+        .map_err(|error| PluginError::Engine { detail: chain(&error) })
 }
 
-fn config(concurrency: bool, allocation: Allocation) -> Config {
+fn config(concurrency: bool, allocation: Allocation, purpose: Purpose) -> Config {
     let mut config = Config::new();
     config.concurrency_support(concurrency);
     config.epoch_interruption(true);
     // Interpreters recurse deeply; the default of 512 KiB ends them early.
     config.max_wasm_stack(1 << 20);
     config.async_stack_size(2 << 20);
+    // Said outright: the default asks the environment, and a compiled form fits only the engine that agrees with it.
+    config.wasm_backtrace_details(match purpose {
+        Purpose::Production => WasmBacktraceDetails::Disable,
+        Purpose::Development => WasmBacktraceDetails::Enable,
+    });
+    if purpose == Purpose::Development {
+        // An author waits for this compiler after every save, and for nothing that it would optimise.
+        config.cranelift_opt_level(OptLevel::None);
+        config.cranelift_regalloc_algorithm(RegallocAlgorithm::SinglePass);
+    }
     if allocation == Allocation::Pool {
         let stacks = if concurrency { 5 * INSTANCES } else { INSTANCES + 28 };
         let mut pool = PoolingAllocationConfig::new();
@@ -84,11 +99,12 @@ pub(crate) fn capacity(component: &Component, allocation: Allocation) -> u32 {
 
 /// Identifies what a compiled form depends on besides the component's bytes: the engine's version and settings, the
 /// processor's features, and this crate's version. Part of the key of an on-disk cache; covers both flavours.
-pub fn compatibility_hash() -> Result<String, PluginError> {
+pub fn compatibility_hash(purpose: Purpose) -> Result<String, PluginError> {
     let mut hasher = DefaultHasher::new();
     env!("CARGO_PKG_VERSION").hash(&mut hasher);
+    purpose.hash(&mut hasher);
     for concurrency in [false, true] {
-        engine(concurrency, Allocation::OnDemand)?.precompile_compatibility_hash().hash(&mut hasher);
+        engine(concurrency, Allocation::OnDemand, purpose)?.precompile_compatibility_hash().hash(&mut hasher);
     }
     Ok(format!("{:016x}", hasher.finish()))
 }

@@ -13,11 +13,17 @@ pub enum PluginError {
         found: String,
     },
     /// A core module, not a component.
-    #[error(
-        "this is a core WebAssembly module, and the launcher runs components; build it for the target wasm32-wasip2, \
-         or turn it into one with `wasm-tools component new`"
-    )]
-    CoreModule,
+    #[error("this is a core WebAssembly module, and the launcher runs components; {how}")]
+    CoreModule {
+        /// What it seems to be, and what to do.
+        how: String,
+    },
+    /// A core module that names its interfaces, but does not become a component.
+    #[error("this is a core WebAssembly module that does not become a component: {detail}; build it for wasm32-wasip2")]
+    NotComponentised {
+        /// From the encoder.
+        detail: String,
+    },
     /// The file ends early.
     #[error(
         "the WebAssembly binary ends in the middle ({size} bytes): {detail}; it was truncated or is still being written, \
@@ -44,20 +50,25 @@ pub enum PluginError {
     /// Nothing that could be served.
     #[error(
         "the component exports {exports}, none of which the launcher can serve; it needs to export \
-         wasi:http/incoming-handler@0.2, wasi:http/handler@0.3, or wasi:cli/run@0.2 or @0.3"
+         wasi:http/incoming-handler@0.2 or wasi:http/handler@0.3{near}. In Rust put #[worker_sdk::http] on the handler; \
+         in WIT the world needs the line `export wasi:http/incoming-handler@0.2.3;`"
     )]
     NoWorld {
         /// The exports' names.
         exports: String,
+        /// What was meant; empty or begins with "; ".
+        near: String,
     },
     /// An import that nobody provides.
     #[error(
         "the component imports {imports}, which the launcher does not provide; it provides WASI 0.2 and 0.3 \
-         (wasi:cli, clocks, filesystem, io, random, sockets, http) and wasi:config/store"
+         (wasi:cli, clocks, filesystem, io, random, sockets, http) and wasi:config/store{hints}"
     )]
     MissingImport {
         /// The imports' names.
         imports: String,
+        /// What to do about each; empty or begins with "; ".
+        hints: String,
     },
     /// An import that is provided, but not of this type.
     #[error("the component's imports do not fit what the launcher provides: {detail}")]

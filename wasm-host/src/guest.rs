@@ -181,7 +181,7 @@ fn deserialize(
     manifest: &Manifest,
     allocation: Allocation,
 ) -> Result<(Engine, Component), PluginError> {
-    let engine = engine(manifest.concurrency, allocation)?;
+    let engine = engine(manifest.concurrency, allocation, manifest.purpose)?;
     let path = format!("/proc/self/fd/{}", compiled.as_raw_fd());
     let component = deserialize_path(&engine, &path).map_err(|error| PluginError::Load { detail: chain(&error) })?;
     Ok((engine, component))
@@ -262,6 +262,11 @@ pub(crate) fn failure(meter: &Meter, error: &wasmtime::Error) -> CallFailure {
             reason.push_str(" (in ");
             reason.push_str(&names.join(", called by "));
             reason.push(')');
+        }
+        // Known only to an engine of `Purpose::Development`.
+        if backtrace.frames().iter().any(|frame| frame.symbols().iter().any(|symbol| symbol.file().is_some())) {
+            reason.push('\n');
+            reason.push_str(backtrace.to_string().trim_end());
         }
     }
     CallFailure::new(500, reason)

@@ -16,6 +16,7 @@
 //! This crate opens no listening socket, reads no configuration file and writes no log.
 
 mod compile;
+mod componentise;
 mod describe;
 mod engine;
 mod epoch;
@@ -37,4 +38,4 @@ pub use engine::compatibility_hash;
 pub use error::{CallFailure, PluginError};
 pub use guest::{GuestBody, HttpGuest};
 pub use output::{LINE, Output, Stream};
-pub use settings::{Dir, Endpoint, Manifest, Settings, Variables, World};
+pub use settings::{Dir, Endpoint, Manifest, Purpose, Settings, Variables, World};

@@ -18,6 +18,20 @@ pub struct Manifest {
     pub concurrency: bool,
     /// It declared itself reusable for many requests an instance (custom section `launcher:reusable`).
     pub reusable: bool,
+    /// What it was compiled for: selects the engine.
+    #[serde(default)]
+    pub purpose: Purpose,
+}
+
+/// What a component is compiled for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Purpose {
+    /// Fast code.
+    #[default]
+    Production,
+    /// Fast compilation, and backtraces that name source lines.
+    Development,
 }
 
 /// The export by which the launcher serves a component.

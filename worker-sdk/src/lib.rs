@@ -24,6 +24,7 @@
 //! | who this worker is | [`worker()`] |
 //! | a line in the log | [`log`] |
 //! | wait | [`sleep()`] |
+//! | test a handler | [`testing`] |
 //! | tokio, and what builds on it | feature `tokio` |
 //!
 //! # Two builds, one behaviour: what differs
@@ -48,6 +49,8 @@ pub mod log;
 mod request;
 mod response;
 mod sleep;
+#[cfg(not(target_family = "wasm"))]
+pub mod testing;
 mod worker;
 
 #[cfg(target_family = "wasm")]
@@ -66,7 +69,7 @@ pub use http_body::{self, Frame};
 pub use request::{Request, RequestExt};
 #[cfg(feature = "json")]
 pub use response::Json;
-pub use response::{IntoResponse, Response};
+pub use response::{Html, IntoResponse, Response};
 pub use sleep::sleep;
 pub use worker::{Worker, worker};
 

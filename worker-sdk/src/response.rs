@@ -44,6 +44,26 @@ pub trait IntoResponse {
     fn into_response(self) -> Response;
 }
 
+/// A page: text as `text/html; charset=utf-8`.
+///
+/// ```
+/// use worker_sdk::{Html, IntoResponse};
+///
+/// let response = Html("<!doctype html><title>Hello</title>").into_response();
+/// assert_eq!(response.headers()["content-type"], "text/html; charset=utf-8");
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Html<T>(
+    /// The text, whose special characters are written as HTML wants them.
+    pub T,
+);
+
+impl<T: Into<Body>> IntoResponse for Html<T> {
+    fn into_response(self) -> Response {
+        typed(self.0.into(), const { HeaderValue::from_static("text/html; charset=utf-8") })
+    }
+}
+
 fn typed(body: Body, content_type: HeaderValue) -> Response {
     let mut response = Response::new(body);
     response.headers_mut().insert(header::CONTENT_TYPE, content_type);

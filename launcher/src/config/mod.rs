@@ -16,6 +16,7 @@ mod identity;
 mod listen;
 mod places;
 mod reader;
+mod reference;
 mod schema;
 mod service;
 #[cfg(test)]
@@ -27,6 +28,7 @@ mod written;
 pub use diagnostics::{Diagnostic, Diagnostics, Severity, meant};
 pub use difference::{differences, master_differences};
 pub use document::{load, load_master, load_text};
+pub use reference::reference;
 pub use schema::schema;
 
 use std::collections::BTreeMap;

@@ -27,6 +27,8 @@ use super::service::{
 };
 use super::statistics::{Exit, Statistics};
 use super::trigger::Trigger;
+use wasm_host::Purpose;
+
 use super::{Event, Master, Phase, Running, Scope, StartError, Strictness, lock, start_output};
 use crate::channel::ToWorker;
 use crate::keeping::{ToKeeper, ToMaster, of_process};
@@ -110,7 +112,8 @@ impl Master {
             journal.record(&Fact::Trouble { reason: format!("the pid file cannot be written: {error}") });
         }
         let strictness = if launcher.strict { Strictness::Strict } else { Strictness::Lenient };
-        let mut master = Master::empty(config, strictness, journal, events, lock, launcher.program)?;
+        let mut master =
+            Master::empty(Purpose::Production, config, strictness, journal, events, lock, launcher.program)?;
         master.next_service = launcher.next_service;
         master.log = launcher.log;
         master.phase = match launcher.phase {

@@ -12,7 +12,7 @@ use super::orders::settle_as;
 use super::pool;
 use super::service::{self, Aim, Intent, Missing, ServiceKey};
 use super::trigger::Trigger;
-use super::{Event, Master, Phase, Scope};
+use super::{Event, Master, Phase, Scope, dev};
 use crate::api::{Change, ChangeKind, ConfigInForce, Plan, Refusal, RefusalCode};
 use crate::config::{self, Config};
 
@@ -98,7 +98,8 @@ impl Master {
     pub(super) fn on_config(&mut self, result: Result<Box<Config>, String>) {
         let Some(Reading { path, purpose }) = self.readings.pop_front() else { return };
         self.read_next();
-        let result = result.map(|config| *config).and_then(|config| self.belongs(&path, config));
+        let meant = |config: Box<Config>| if self.dev.is_some() { dev::adjust(*config) } else { *config };
+        let result = result.map(meant).and_then(|config| self.belongs(&path, config));
         match purpose {
             Purpose::Plan(asked) => {
                 let plan = result.map(|config| Reply::Plan(self.plan(&config))).map_err(unusable);
@@ -240,6 +241,7 @@ impl Master {
         self.configurations += 1;
         self.journal.record(&Fact::ConfigApplied { trigger: why.to_owned(), changed });
         self.watch_files();
+        self.tell_projects();
         let mut begun = Vec::new();
         for (key, awaited) in prepared {
             let Some(service) = self.services.get_mut(&key).filter(|service| service.runs()) else { continue };
@@ -253,7 +255,10 @@ impl Master {
                     _ => Begun { service: name, outcome: trigger.wait() },
                 });
             }
-            self.prepare(key, trigger, Missing::Fail);
+            match self.awaits_build(key) {
+                true => self.await_build(key),
+                false => self.prepare(key, trigger, Missing::Fail),
+            }
             self.settle(key);
         }
         self.release_listeners();

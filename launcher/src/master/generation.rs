@@ -18,6 +18,7 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 use tokio::net::unix::pipe::Receiver;
 use tokio::sync::{Semaphore, mpsc};
+use wasm_host::Purpose;
 
 use super::cache::Cache;
 use super::child::{self, Child};
@@ -97,6 +98,8 @@ pub struct Pinner {
     pub permits: Arc<Semaphore>,
     /// The last number that was given to something pinned.
     pub numbers: Arc<AtomicU64>,
+    /// What WASM is compiled for; [`Pinner::compiler`] is of it.
+    pub purpose: Purpose,
 }
 
 impl Pinner {
@@ -116,6 +119,15 @@ impl Pinner {
             }
         }
         self.verify(source, hash, &key, shown).await.map(Arc::new)
+    }
+
+    /// What stands for a plugin whose first build has not succeeded.
+    pub fn awaited(&self) -> io::Result<Pinned> {
+        let nothing = sys::memfd::create("launcher-awaited")?;
+        sys::memfd::seal(&nothing)?;
+        let (source, number) = (Arc::new(OwnedFd::from(nothing)), self.number());
+        // No file's hash is empty.
+        Ok(Pinned { number, plugin: Plugin::Awaited, hash: String::new(), loadable: Arc::clone(&source), source })
     }
 
     fn number(&self) -> u64 {
@@ -150,7 +162,7 @@ impl Pinner {
         let (events, mut said) = mpsc::channel(4);
         let mut command = Command::new(&self.binary);
         command.arg0("launcher").args(["worker", "verify"]).arg(shown);
-        let question = ToWorker::Verify { path: shown.to_owned() };
+        let question = ToWorker::Verify { path: shown.to_owned(), purpose: self.purpose };
         let question = (question, vec![Arc::clone(&source), Arc::clone(&compiled)]);
         let child = Child::spawn(&mut command, question, move |event| {
             let events = events.clone();
@@ -171,7 +183,7 @@ impl Pinner {
             }
         };
         let loadable = match &plugin {
-            Plugin::Native => Arc::clone(&source),
+            Plugin::Native | Plugin::Awaited => Arc::clone(&source),
             Plugin::Wasm(_) => {
                 let file = File::from(compiled.try_clone().map_err(|error| unverified(error.to_string()))?);
                 sys::memfd::seal(&file).map_err(|error| unverified(error.to_string()))?;

@@ -13,6 +13,8 @@ use super::listeners::Key;
 use super::pool;
 use super::service::{Outcome, Stamp};
 use super::trigger::Trigger;
+use wasm_host::Purpose;
+
 use crate::channel::Plugin;
 use crate::{api, channel, config};
 
@@ -36,7 +38,7 @@ pub struct Contracts {
 impl Contracts {
     /// Of this program.
     pub fn own() -> Contracts {
-        Contracts::with(wasm_host::compatibility_hash().unwrap_or_default())
+        Contracts::with(wasm_host::compatibility_hash(Purpose::Production).unwrap_or_default())
     }
 
     pub(super) fn with(compiler: String) -> Contracts {

@@ -14,6 +14,7 @@
 //! - `admin`: `/readyz`, `/metrics` and the like
 //! - `access_logs`: their files
 //! - `kept`, `memory`, `remembering`: what is kept for the next master; `adoption`: going on with it; `keepers`: its keeper
+//! - `dev`: builds and what is shown of them, in `launcher dev` only
 //! - `performing`: actions of the pools; `configuring`: a new configuration, as a difference
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -23,6 +24,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, mpsc};
+use wasm_host::Purpose;
 
 use crate::config::{self, Config};
 
@@ -35,6 +37,7 @@ pub mod cache;
 pub mod child;
 mod configuring;
 mod control;
+mod dev;
 pub mod generation;
 pub mod handover;
 pub mod journal;
@@ -76,7 +79,7 @@ use watch::Watcher;
 pub use adoption::{AdoptError, Legacy};
 pub use kept::Inheritance;
 pub use memory::Contracts;
-pub use running::{go_on, run};
+pub use running::{develop, go_on, run};
 pub use starter::{SERVES, Starter};
 
 /// Stillness of a configuration that is being written, as `reload.settle` is for a plugin.
@@ -147,6 +150,8 @@ enum Event {
     Admin(admin::Question),
     Keeper(News),
     Verified(Box<upgrading::Verified>),
+    /// The desk of `launcher dev` wants something.
+    Dev(dev::Order),
     /// Whoever waits for a daemon to serve waits no more.
     StarterGone,
     /// Old workers had long enough to say that they do not accept any more.
@@ -232,6 +237,8 @@ struct Master {
     starter: Option<starter::Waiting>,
     /// Who manages the launcher, if it wants to be told.
     systemd: Option<Systemd>,
+    /// The launcher is `launcher dev`.
+    dev: Option<dev::Dev>,
     /// Gone before the lock, so that the socket's path is never another master's.
     control: Option<control::Server>,
     /// Who may not use it.
@@ -259,6 +266,7 @@ struct Master {
 
 impl Master {
     fn start(
+        purpose: Purpose,
         config: Config,
         strictness: Strictness,
         journal: Journal,
@@ -272,7 +280,7 @@ impl Master {
         let keeping = keeping.map(|(keeping, ..)| keeping);
         let pid = keeping.as_ref().and_then(Keeping::pid).unwrap_or_else(std::process::id);
         let lock = lock::Lock::take(&config.master.state_dir, &config.path, pid)?;
-        let mut master = Master::empty(config, strictness, journal, events, lock, program)?;
+        let mut master = Master::empty(purpose, config, strictness, journal, events, lock, program)?;
         master.roots.add(pid);
         master.keeping = keeping;
         master.log = log;
@@ -295,14 +303,21 @@ impl Master {
         let server = control::Server::start(&socket, Arc::clone(&master.roots), events, journal);
         master.control = Some(server.map_err(|source| StartError::Control { source })?);
         master.watch_files();
+        if purpose == Purpose::Development {
+            master.start_dev().map_err(system("watch sources"))?;
+        }
         for key in master.services.keys().copied().collect::<Vec<_>>() {
-            master.prepare(key, Trigger::new("start"), service::Missing::Build);
+            match master.awaits_build(key) {
+                true => master.await_build(key),
+                false => master.prepare(key, Trigger::new("start"), service::Missing::Build),
+            }
         }
         Ok(master)
     }
 
     /// A master without services.
     fn empty(
+        purpose: Purpose,
         config: Config,
         strictness: Strictness,
         journal: Journal,
@@ -312,7 +327,8 @@ impl Master {
     ) -> Result<Master, StartError> {
         let cache = cache::Cache::open(&config.master.state_dir.join("cache"), config.services.len());
         let cache = cache.inspect_err(|error| journal.record(&Fact::Trouble { reason: error.to_string() })).ok();
-        let compiler = wasm_host::compatibility_hash().map_err(|error| StartError::Compiler(error.to_string()))?;
+        let compiler =
+            wasm_host::compatibility_hash(purpose).map_err(|error| StartError::Compiler(error.to_string()))?;
         let parallel = std::thread::available_parallelism().map_or(1, usize::from);
         let pinner = generation::Pinner {
             cache,
@@ -320,6 +336,7 @@ impl Master {
             binary: PathBuf::from("/proc/self/exe"),
             permits: Arc::new(Semaphore::new(parallel)),
             numbers: Arc::default(),
+            purpose,
         };
         let watcher = Some(Watcher::new()?);
         Ok(Master {
@@ -340,6 +357,7 @@ impl Master {
             started: Instant::now(),
             starter: None,
             systemd: None,
+            dev: None,
             roots: Arc::default(),
             admin: None,
             keeping: None,
@@ -410,6 +428,7 @@ impl Master {
             Event::Admin(question) => self.on_question(question),
             Event::Keeper(news) => self.on_news(news),
             Event::Verified(verified) => self.on_verified(*verified),
+            Event::Dev(order) => self.on_dev(order),
             Event::StarterGone => {
                 self.starter = None;
                 self.stop(1, "`launcher run --daemon` was interrupted", pool::Event::Drain);

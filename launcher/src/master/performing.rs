@@ -111,7 +111,8 @@ impl Master {
         let access_log = access_log.and_then(|log| access_logs::open(log, &mut parcel, &self.journal));
         parcel.extend(service.hand_over.iter().map(|pair| Arc::clone(&pair.take)));
         let assign = assign(service, deployable, id, slot, generation, place, listeners);
-        let assign = channel::Assign { access_log, ..assign };
+        let dev = self.dev.as_ref().map(|dev| Box::new(dev.shown(&service.name)));
+        let assign = channel::Assign { access_log, dev, ..assign };
         let mut command = Command::new(&self.pinner.binary);
         command.arg0("launcher").args(["worker", &format!("{}/{}", service.name, slot.0)]).envs(&assign.env);
         for variable in sys::notify::VARIABLES {
@@ -236,6 +237,10 @@ impl Master {
                 }
                 self.journal.record(&Fact::Recycling { worker: running.name.clone(), reason });
                 self.tell_pool(key, pool::Event::Recycle(id));
+            }
+            child::Event::Said(ToMaster::RequestFailed(asked)) => {
+                let name = running.name.clone();
+                self.on_request_failed(name, asked);
             }
             child::Event::Said(ToMaster::Verified { .. }) => {
                 running.failure = Some("it answered a question that nobody asked".to_owned());
@@ -477,6 +482,7 @@ fn assign(
         },
         drain_timeout: service.pool.limits().drain_timeout,
         takes_over: service.hand_over.is_some(),
+        dev: None,
         identity: settings.user.as_ref().map(|user| channel::Identity {
             uid: user.uid,
             gid: user.gid,

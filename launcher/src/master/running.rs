@@ -5,13 +5,14 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use wasm_host::Purpose;
 
 use super::adoption::Legacy;
 use super::journal::{self, Journal, Level};
 use super::kept::Inheritance;
 use super::signals::Signals;
 use super::starter::Starter;
-use super::{Event, Master, StartError, Strictness, lock};
+use super::{Event, Master, StartError, Strictness, dev, lock};
 use crate::config::{self, Config};
 use crate::keeping::ToKeeper;
 
@@ -36,18 +37,30 @@ pub fn run(
         // The log may be there before the lock, which makes the directory otherwise.
         lock::make_directory(&master.state_dir)?;
     }
-    run_with(&master, log.clone(), starter, |journal, events| {
-        Master::start(config, strictness, journal, events, inheritance, log)
+    run_with(Purpose::Production, &master, log.clone(), starter, |journal, events| {
+        Master::start(Purpose::Production, config, strictness, journal, events, inheritance, log)
+    })
+}
+
+/// Run the launcher for somebody who writes its plugins: they are built again after every save.
+pub fn develop(config: Config) -> Result<ExitCode, StartError> {
+    let config = dev::adjust(config);
+    let master = config.master.clone();
+    run_with(Purpose::Development, &master, None, None, |journal, events| {
+        Master::start(Purpose::Development, config, Strictness::Lenient, journal, events, None, None)
     })
 }
 
 /// Go on where another master ended.
 pub fn go_on(legacy: Legacy, inheritance: Inheritance) -> Result<ExitCode, StartError> {
     let (master, log) = (legacy.config().master.clone(), legacy.launcher.log.clone());
-    run_with(&master, log, None, |journal, events| Master::adopt(legacy, inheritance, journal, events))
+    run_with(Purpose::Production, &master, log, None, |journal, events| {
+        Master::adopt(legacy, inheritance, journal, events)
+    })
 }
 
 fn run_with(
+    purpose: Purpose,
     settings: &config::Master,
     log: Option<PathBuf>,
     starter: Option<Starter>,
@@ -70,6 +83,7 @@ fn run_with(
         level: Level::named(&settings.log_level),
         file: log.clone().map(|path| settings.rotated(path)),
         terminal,
+        terse: purpose == Purpose::Development,
     })
     .map_err(system("start the journal's threads"))?;
     let code = runtime.block_on(async {

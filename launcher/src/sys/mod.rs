@@ -22,5 +22,6 @@ pub mod readiness;
 pub mod reaper;
 pub mod signal_queue;
 pub mod stdio;
+pub mod terminal;
 pub mod unix_path;
 pub mod usage;

@@ -5,10 +5,12 @@
 //!
 //! - [`http`]: the HTTP side, whatever the plugin is made of
 //! - [`plugin`]: what a plugin must be able to do, and the kinds there are
+//! - `dev`: what an author sees in a browser, in `launcher dev` only
 //! - `forwarding`: the headers that name the client
 //! - `recycle`: when a worker asks to be replaced
 //! - `verify`: the other thing that a worker process may be asked: is this plugin usable?
 
+mod dev;
 mod forwarding;
 pub mod http;
 pub mod plugin;
@@ -28,6 +30,7 @@ use tokio::sync::Notify;
 use crate::channel::statistics::Counters;
 use crate::channel::{self, AccessTo, Assign, Channel, Large, Plugin, ToMaster, ToWorker};
 use crate::sys;
+use dev::{Developed, Hub};
 use forwarding::Forwarding;
 use http::access::AccessLog;
 use http::{Control, Server};
@@ -48,9 +51,9 @@ pub fn main() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(reason) => fail(&channel, reason),
         },
-        Ok(Some((ToWorker::Verify { path }, descriptors))) => match <[OwnedFd; 2]>::try_from(descriptors) {
+        Ok(Some((ToWorker::Verify { path, purpose }, descriptors))) => match <[OwnedFd; 2]>::try_from(descriptors) {
             Ok([source, compiled]) => {
-                let answer = verify::verify(&path, source, compiled);
+                let answer = verify::verify(&path, purpose, source, compiled);
                 channel::send_blocking(channel.as_fd(), &answer).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS)
             }
             Err(_) => give_up("a request to verify came without its two descriptors"),
@@ -72,7 +75,7 @@ fn fail(channel: &OwnedFd, reason: String) -> ExitCode {
 }
 
 /// Serve until told to drain. An error is why the worker cannot serve, for a person.
-fn serve(channel: &OwnedFd, assign: Assign, mut descriptors: Vec<OwnedFd>) -> Result<(), String> {
+fn serve(channel: &OwnedFd, mut assign: Assign, mut descriptors: Vec<OwnedFd>) -> Result<(), String> {
     let to_file = assign.access_log.as_ref().is_some_and(|log| log.to == AccessTo::File);
     let optional = usize::from(to_file) + usize::from(assign.takes_over);
     if descriptors.len() != 2 + assign.listeners.len() + optional {
@@ -103,18 +106,38 @@ fn serve(channel: &OwnedFd, assign: Assign, mut descriptors: Vec<OwnedFd>) -> Re
         runtime.event_interval(8);
     }
     let runtime = runtime.enable_all().build().map_err(|error| format!("the event loop cannot be started: {error}"))?;
+    let hub = assign.dev.take().map(|state| Hub::new(&assign.service, assign.worker, assign.generation, *state));
     runtime.block_on(async {
-        match &assign.plugin {
-            Plugin::Wasm(manifest) => {
+        match (&assign.plugin, &hub) {
+            (Plugin::Awaited, Some(hub)) => {
+                let plugin = Developed::awaited(Arc::clone(hub));
+                run(channel, assign, (listeners, take), (counters, access), plugin, Some(Arc::clone(hub))).await
+            }
+            (Plugin::Awaited, None) => Err("there is no plugin, and nobody builds one".to_owned()),
+            (Plugin::Wasm(manifest), hub) => {
                 let guest = plugin::wasm::load(loadable, manifest, &assign).await?;
                 let rest = guest.rest();
-                let served = run(channel, assign, (listeners, take), (counters, access), guest).await;
+                let (at, told) = ((listeners, take), (counters, access));
+                let served = match hub {
+                    None => run(channel, assign, at, told, guest, None).await,
+                    Some(hub) => {
+                        let guest = Developed::<true>::new(guest, Arc::clone(hub));
+                        run(channel, assign, at, told, guest, Some(Arc::clone(hub))).await
+                    }
+                };
                 rest.await;
                 served
             }
-            Plugin::Native => {
+            (Plugin::Native, hub) => {
                 let native = load_native(&loadable, &assign)?;
-                let served = run(channel, assign, (listeners, take), (counters, access), native).await;
+                let (at, told) = ((listeners, take), (counters, access));
+                let served = match hub {
+                    None => run(channel, assign, at, told, native, None).await,
+                    Some(hub) => {
+                        let native = Developed::<false>::new(native, Arc::clone(hub));
+                        run(channel, assign, at, told, native, Some(Arc::clone(hub))).await
+                    }
+                };
                 // Calls that the plugin still holds: then nothing may be dropped under them.
                 let _ = native.shutdown();
                 if served.is_ok() {
@@ -149,6 +172,7 @@ async fn run<P: HttpPlugin>(
     (listeners, take): (Vec<OwnedFd>, Option<OwnedFd>),
     (counters, access): (Counters, Option<Arc<AccessLog>>),
     plugin: P,
+    hub: Option<Arc<Hub>>,
 ) -> Result<(), String> {
     let ours = duplicate(channel)?;
     let channel = Arc::new(Channel::new(ours).map_err(|error| format!("the channel cannot be used: {error}"))?);
@@ -174,6 +198,7 @@ async fn run<P: HttpPlugin>(
     let _ignored = [SignalKind::interrupt(), SignalKind::hangup()].map(signal);
 
     let (draining, leaving) = (control.clone(), wish.clone());
+    let hub_on_terminate = hub.clone();
     tokio::spawn(async move {
         // Whoever sends it wants this process gone, and its clients need not notice: the master replaces it, and then it
         // hands over as for any other reason. systemd sends it to every process of a unit; then the master stops, too.
@@ -181,6 +206,9 @@ async fn run<P: HttpPlugin>(
         while terminate.recv().await.is_some() {
             if asked {
                 draining.drain();
+                if let Some(hub) = &hub_on_terminate {
+                    hub.leave();
+                }
             }
             leaving.tell("it was sent TERM".to_owned());
             asked = true;
@@ -199,7 +227,11 @@ async fn run<P: HttpPlugin>(
         leaving.left.store(true, Ordering::Relaxed);
         drop(leaver.send(&ToMaster::NotAccepting, &[]).await);
     });
-    tokio::spawn(obey(Arc::clone(&channel), control, access.clone(), Arc::clone(&said)));
+    if let Some(hub) = &hub {
+        let (hub, asker) = (Arc::clone(hub), Arc::clone(&channel));
+        tokio::spawn(async move { while asker.send(&hub.next_question().await, &[]).await.is_ok() {} });
+    }
+    tokio::spawn(obey(Arc::clone(&channel), control, access.clone(), Arc::clone(&said), hub));
     said.ready.store(true, Ordering::Relaxed);
     channel.send(&ToMaster::Ready, &[]).await.map_err(|error| error.to_string())?;
     server.serve().await;
@@ -253,9 +285,24 @@ impl Said {
 }
 
 /// Follow the master's orders, until it is gone.
-async fn obey(channel: Arc<Channel>, control: Control, access: Option<Arc<AccessLog>>, said: Arc<Said>) {
+async fn obey(
+    channel: Arc<Channel>,
+    control: Control,
+    access: Option<Arc<AccessLog>>,
+    said: Arc<Said>,
+    hub: Option<Arc<Hub>>,
+) {
     loop {
-        match channel.receive::<ToWorker>(Large::Accepted).await {
+        let order = channel.receive::<ToWorker>(Large::Accepted).await;
+        if let (Some(hub), Ok(Some((ToWorker::Drain { .. }, _)) | None) | Err(_)) = (&hub, &order) {
+            hub.leave();
+        }
+        match order {
+            Ok(Some((ToWorker::Dev(state), _))) => {
+                if let Some(hub) = &hub {
+                    hub.tell(*state);
+                }
+            }
             Ok(Some((ToWorker::Drain { successors: successors @ 1.. }, descriptors))) => {
                 // The hand-over needs descriptors of its own.
                 channel.give_up_room();

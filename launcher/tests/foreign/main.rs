@@ -8,9 +8,11 @@
 mod harness;
 
 use std::path::PathBuf;
+use std::process::Command;
 
 use harness::Site;
 use harness::http::fetch;
+use harness::projects::{develop, edited, passes, project};
 
 /// Serves one component and asks it twice: the second answer shows that the first request left it whole.
 fn served(component: &str, target: &str, good: impl Fn(&str) -> bool) {
@@ -27,6 +29,25 @@ fn served(component: &str, target: &str, good: impl Fn(&str) -> bool) {
         assert!(good(&response.text()), "{:?}", response.text());
     }
     launcher.stop();
+}
+
+/// A template's project goes through its author's loop. Its build fetches packages at first.
+fn looped(template: &str, source: &str, mistake: &str, complaint: &str, test: &str) {
+    let site = Site::new();
+    let project = project(&site, template, "my-app");
+    let mut launcher = develop(&project, "config.yaml", &[]);
+    edited(&mut launcher, &project.join(source), "my-app", mistake, complaint);
+    passes(Command::new("sh").args(["-c", test]).current_dir(&project));
+}
+
+#[test]
+fn a_project_in_javascript_is_served_edited_and_tested() {
+    looped("javascript", "app.js", "const x = ;\n", "SyntaxError", "npm test");
+}
+
+#[test]
+fn a_project_in_python_is_served_edited_and_tested() {
+    looped("python", "pages.py", "def f(:\n", "SyntaxError", "python3 -m unittest");
 }
 
 #[test]

@@ -4,14 +4,15 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use http_body_util::BodyExt;
-use wasm_host::{Manifest, Settings, Variables, World, compile};
+use wasm_host::{Manifest, Purpose, Settings, Variables, World, compile};
 
 use crate::{Probe, component, settings};
 
 fn async_probe() -> &'static (Manifest, Vec<u8>) {
     static PROBE: OnceLock<(Manifest, Vec<u8>)> = OnceLock::new();
     PROBE.get_or_init(|| {
-        compile(&component(include_str!("../async_probe.wat"), "async-probe")).expect("the probe compiles")
+        compile(&component(include_str!("../async_probe.wat"), "async-probe"), Purpose::Production)
+            .expect("the probe compiles")
     })
 }
 

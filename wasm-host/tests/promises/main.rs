@@ -15,25 +15,33 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Empty};
-use wasm_host::{CallFailure, GuestBody, HttpGuest, Manifest, Output, Settings, Stream, Variables, compile};
+use wasm_host::{CallFailure, GuestBody, HttpGuest, Manifest, Output, Purpose, Settings, Stream, Variables, compile};
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
 /// Makes a component of a core module and a world of `tests/wit`.
-fn component(module: &str, world: &str) -> Vec<u8> {
+fn component(text: &str, world: &str) -> Vec<u8> {
+    let module = module(text, world);
+    ComponentEncoder::default().validate(true).module(&module).expect("module").encode().expect("component")
+}
+
+/// A core module that names the interfaces of a world.
+fn module(module: &str, world: &str) -> Vec<u8> {
     let mut resolve = Resolve::default();
     let wit = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/wit");
     let (package, _) = resolve.push_dir(wit).expect("WIT of the tests");
     let world = resolve.select_world(&[package], Some(world)).expect("world");
     let mut module = wat::parse_str(module).expect("text of a core module");
     embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).expect("metadata");
-    ComponentEncoder::default().validate(true).module(&module).expect("module").encode().expect("component")
+    module
 }
 
 /// The guest of `probe.wat`, compiled once.
 fn probe() -> &'static (Manifest, Vec<u8>) {
     static PROBE: OnceLock<(Manifest, Vec<u8>)> = OnceLock::new();
-    PROBE.get_or_init(|| compile(&component(include_str!("../probe.wat"), "probe")).expect("the probe compiles"))
+    PROBE.get_or_init(|| {
+        compile(&component(include_str!("../probe.wat"), "probe"), Purpose::Production).expect("the probe compiles")
+    })
 }
 
 fn settings() -> Settings {

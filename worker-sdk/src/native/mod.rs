@@ -206,6 +206,16 @@ unsafe extern "C" fn handle<P: Http>(
     })
 }
 
+/// A backtrace ends where a function of this name is called (std's `backtrace` looks for it): what an author sees of a
+/// panic is the handler, and not the fifty functions between it and the worker's `main`.
+#[inline(never)]
+fn __rust_begin_short_backtrace<T>(run: impl FnOnce() -> T) -> T {
+    let result = run();
+    // Not a tail call, which would take this function off the stack.
+    std::hint::black_box(());
+    result
+}
+
 /// A future of the author's, until it is done. On the heap from the start: it must not move once it was polled.
 type Slot<F> = Option<F>;
 
@@ -224,7 +234,7 @@ where
     let Some(future) = slot.as_mut().as_pin_mut() else {
         return abi::ERROR;
     };
-    match waker::with_context(waker, |context| future.poll(context)) {
+    match waker::with_context(waker, |context| __rust_begin_short_backtrace(|| future.poll(context))) {
         Poll::Ready(done) => {
             // SAFETY: this function's requirement.
             unsafe { response.write(outgoing::export(done.into_response())) };
@@ -255,7 +265,7 @@ where
         let Some(future) = slot.as_mut().as_pin_mut() else {
             return abi::ERROR; // polled after it was done
         };
-        match waker::with_context(waker, |context| future.poll(context)) {
+        match waker::with_context(waker, |context| __rust_begin_short_backtrace(|| future.poll(context))) {
             Poll::Pending => abi::PENDING,
             Poll::Ready(done) => {
                 slot.set(None);
@@ -270,6 +280,12 @@ where
 unsafe extern "C" fn drop_call<F>(data: *mut c_void) {
     // SAFETY: `data` is the box that `begin` leaked; the host drops a call once.
     release(unsafe { Box::from_raw(data.cast::<Slot<F>>()) });
+}
+
+/// The same inside of the plugin's reactor, if it has one.
+pub(crate) fn block_on_entered<F: Future>(future: F) -> F::Output {
+    enter();
+    block_on(future)
 }
 
 /// Runs a future on this thread.

@@ -107,6 +107,16 @@ mod number {
         serializer.serialize_u32(slot.0)
     }
 
+    pub(super) fn perhaps_generation<S: Serializer>(
+        generation: &Option<Generation>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match generation {
+            Some(generation) => serializer.serialize_some(&generation.0),
+            None => serializer.serialize_none(),
+        }
+    }
+
     pub(super) fn generation<S: Serializer>(generation: &Generation, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_u64(generation.0)
     }
@@ -154,6 +164,28 @@ pub enum Fact {
     Built {
         service: Name,
         took_ms: u64,
+    },
+    Swapped {
+        service: Name,
+        changed: Vec<String>,
+        build_ms: u64,
+        swap_ms: u64,
+        #[serde(serialize_with = "number::generation")]
+        generation: Generation,
+    },
+    Rebuilt {
+        service: Name,
+        changed: Vec<String>,
+        build_ms: u64,
+    },
+    BuildFailed {
+        service: Name,
+        changed: Vec<String>,
+        build_ms: u64,
+        reason: String,
+        #[serde(serialize_with = "number::perhaps_generation")]
+        generation: Option<Generation>,
+        output: String,
     },
     Listening {
         service: Name,
@@ -310,6 +342,7 @@ impl Fact {
             | Fact::ConfigRejected { .. }
             | Fact::RolledBack { .. }
             | Fact::UpgradeFailed { .. }
+            | Fact::BuildFailed { .. }
             | Fact::SpawnFailed { .. } => Level::Error,
             Fact::Exited { expected: false, .. }
             | Fact::Trouble { .. }
@@ -327,11 +360,23 @@ impl Fact {
         }
     }
 
+    /// Whether somebody who writes a plugin wants to see it: what goes wrong, and what became of a save.
+    pub fn is_for_authors(&self) -> bool {
+        let told = matches!(
+            self,
+            Fact::Swapped { .. } | Fact::Rebuilt { .. } | Fact::ConfigApplied { .. } | Fact::Signal { .. }
+        );
+        told || self.level() <= Level::Warn
+    }
+
     /// The service that it is about, if it is about one.
     pub fn service(&self) -> Option<&Name> {
         match self {
             Fact::Building { service, .. }
             | Fact::Built { service, .. }
+            | Fact::Swapped { service, .. }
+            | Fact::Rebuilt { service, .. }
+            | Fact::BuildFailed { service, .. }
             | Fact::Listening { service, .. }
             | Fact::SpawnFailed { service, .. }
             | Fact::ReloadStarted { service, .. }

@@ -55,6 +55,8 @@ pub struct Settings {
     pub file: Option<config::LogFile>,
     /// Whether standard output and standard error are written.
     pub terminal: bool,
+    /// Show people only what somebody who writes a plugin wants to see.
+    pub terse: bool,
 }
 
 /// The journal's front: cheap to clone, never waits.
@@ -64,6 +66,7 @@ pub struct Journal(Arc<Core>);
 struct Core {
     feed: Arc<Feed>,
     level: Level,
+    terse: bool,
     /// The standard streams are still written.
     terminal: AtomicBool,
     outlets: Vec<(Content, Arc<Outlet>)>,
@@ -83,7 +86,7 @@ enum Content {
 impl Journal {
     /// Start the writers.
     pub fn start(settings: Settings) -> io::Result<Journal> {
-        let Settings { format, level, file, terminal } = settings;
+        let Settings { format, level, file, terminal, terse } = settings;
         let colour = format == LogFormat::Pretty
             && io::stderr().is_terminal()
             && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
@@ -104,6 +107,7 @@ impl Journal {
         let core = Arc::new(Core {
             feed: Arc::new(Feed::new()),
             level,
+            terse: terse && format == LogFormat::Pretty,
             terminal: AtomicBool::new(terminal),
             outlets: outlets.collect(),
         });
@@ -204,6 +208,7 @@ impl Core {
         let terminal = self.terminal.load(Ordering::Relaxed);
         let wanted = |content: Content| match &record.what {
             _ if content != Content::Filed && !terminal => false,
+            What::Fact(fact) if self.terse && content != Content::Filed && !fact.is_for_authors() => false,
             What::Fact(fact) => content != Content::Lines && fact.level() <= self.level,
             What::Line(_) => content != Content::Facts,
         };

@@ -12,7 +12,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 fn journal(path: &Path, max_size: u64, keep: u32) -> Journal {
     let file = Some(config::LogFile { path: path.to_owned(), max_size, keep });
-    Journal::start(Settings { format: LogFormat::Pretty, level: Level::Info, file, terminal: false })
+    Journal::start(Settings { format: LogFormat::Pretty, level: Level::Info, file, terminal: false, terse: false })
         .expect("a thread starts")
 }
 

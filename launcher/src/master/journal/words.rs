@@ -27,6 +27,24 @@ impl Fact {
             Fact::Upgraded { version } => format!("launcher {version} has taken over; its workers are replaced"),
             Fact::Building { command, .. } => format!("the plugin is missing; building it: {command}"),
             Fact::Built { took_ms, .. } => format!("built in {}", Took(*took_ms)),
+            Fact::Swapped { changed, build_ms, swap_ms, generation, .. } => format!(
+                "{}built in {}, swapped in {}, generation {}",
+                changed_files(changed),
+                Took(*build_ms),
+                Took(*swap_ms),
+                generation.0
+            ),
+            Fact::Rebuilt { changed, build_ms, .. } => {
+                format!("{}built in {}, the plugin is the same", changed_files(changed), Took(*build_ms))
+            }
+            Fact::BuildFailed { changed, build_ms, reason, generation, .. } => {
+                let goes_on = match generation {
+                    Some(generation) => format!("generation {} goes on", generation.0),
+                    None => "nothing serves yet".to_owned(),
+                };
+                let changed = changed_files(changed);
+                format!("{changed}the build failed after {} ({reason}); {goes_on}", Took(*build_ms))
+            }
             Fact::Listening { address, .. } => format!("listening on {address}"),
             Fact::Spawned(w) => format!("worker {} spawned, pid {}, generation {}", w.worker.0, w.pid, w.generation.0),
             Fact::Ready { worker: w, took_ms } => {
@@ -124,4 +142,8 @@ impl std::fmt::Display for Took {
             ms => write!(f, "{:.1} s", Duration::from_millis(ms).as_secs_f64()),
         }
     }
+}
+
+fn changed_files(changed: &[String]) -> String {
+    if changed.is_empty() { String::new() } else { format!("{} changed: ", changed.join(", ")) }
 }

@@ -180,6 +180,26 @@ fn output(command: &mut Command) -> Vec<u8> {
     output.stdout
 }
 
+/// Where projects made from a template are built.
+pub(crate) fn of_templates() -> PathBuf {
+    let directory = target().with_file_name("templates");
+    fs::create_dir_all(&directory).expect("make a directory");
+    directory
+}
+
+/// The variables that select the WASM toolchain, as `scripts/wasm-cargo` sets them.
+pub(crate) fn wasm_toolchain() -> Vec<(String, String)> {
+    let selection = output(&mut Command::new(project().join("scripts/wasm-toolchain")));
+    let selection = String::from_utf8(selection).expect("a path");
+    let script = format!("set -a; . {}; env -0", selection.trim());
+    let variables = output(Command::new("bash").args(["-c", &script]).env_remove("RUSTC"));
+    let variables = String::from_utf8(variables).expect("variables are text");
+    let wanted = ["RUSTC", "CARGO_TARGET_WASM32_WASIP2_LINKER", "PATH"];
+    let variables = variables.split('\0').filter_map(|variable| variable.split_once('='));
+    let variables = variables.filter(|(name, _)| wanted.contains(name));
+    variables.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
 /// The directory of the project.
 pub(crate) fn project() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate is in the project's directory")

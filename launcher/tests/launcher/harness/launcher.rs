@@ -92,6 +92,7 @@ pub(crate) struct Launcher {
     shared: Arc<Shared>,
     description: String,
     exit: Option<ExitStatus>,
+    patience: Duration,
 }
 
 impl Launcher {
@@ -139,7 +140,12 @@ impl Launcher {
             }
         });
         read_lines(child.stdout.take().expect("stdout is piped"), &shared, take_output);
-        Self { child, shared, description, exit: None }
+        Self { child, shared, description, exit: None, patience: PATIENCE }
+    }
+
+    /// Wait for facts this long, where compilers need it.
+    pub(crate) fn be_patient(&mut self, patience: Duration) {
+        self.patience = patience;
     }
 
     /// Pid of the process that was started and is to be signalled: the keeper.
@@ -171,7 +177,7 @@ impl Launcher {
 
     /// Waits until `found` finds what it looks for in what was seen so far.
     fn wait_until<T>(&self, what: &str, mut found: impl FnMut(&Seen) -> Option<T>) -> T {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + self.patience;
         let mut seen = self.shared.seen();
         loop {
             if let Some(found) = found(&seen) {

@@ -4,6 +4,7 @@
 //! A test waits for a fact: an event, a line, an answer, an exit. Every wait is bounded by [`PATIENCE`] and a wait in
 //! vain fails with the whole story. Nothing here retries.
 
+pub(crate) mod browser;
 pub(crate) mod control;
 pub(crate) mod fake_master;
 pub(crate) mod guests;
@@ -12,6 +13,7 @@ pub(crate) mod launcher;
 pub(crate) mod load;
 pub(crate) mod peer;
 pub(crate) mod process;
+pub(crate) mod projects;
 pub(crate) mod schema;
 pub(crate) mod site;
 pub(crate) mod terminal;

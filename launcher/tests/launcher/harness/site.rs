@@ -94,6 +94,14 @@ impl Site {
         Launcher::start(command, yaml)
     }
 
+    /// Starts `launcher dev` on this configuration.
+    pub(crate) fn develop(&self, yaml: &str) -> Launcher {
+        let config = self.configure(yaml);
+        let mut command = self.command(["dev"]);
+        command.arg(config);
+        Launcher::start(command, yaml)
+    }
+
     /// The launcher's binary with these arguments, in the directory.
     pub(crate) fn command<const N: usize>(&self, arguments: [&str; N]) -> Command {
         let mut command = Command::new(BINARY);
