@@ -23,8 +23,8 @@ pub(crate) fn upgrade(config: &Path, path: Option<&Path>, wait: Wait, format: Fo
         match format {
             Format::Json => print_json(&upgrading)?,
             Format::Table => {
-                let text = format!("upgrade to launcher {} begun: {}\n", upgrading.version, upgrading.program);
-                print(words::Escaped(&text).to_string().as_bytes())?;
+                let text = format!("upgrade to launcher {} begun: {}", upgrading.version, upgrading.program);
+                print(format!("{}\n", words::Escaped(&text)).as_bytes())?;
             }
         }
         return Ok(Ended::Done);
@@ -51,8 +51,8 @@ pub(crate) fn upgrade(config: &Path, path: Option<&Path>, wait: Wait, format: Fo
             eprintln!("error: {}", words::Escaped(&format!("not upgraded to {program}: {reason}")));
         }
         (Format::Table, _) => {
-            let text = format!("launcher {} has taken over, after {took}: {program}\n", upgrading.version);
-            print(words::Escaped(&text).to_string().as_bytes())?;
+            let text = format!("launcher {} has taken over, after {took}: {program}", upgrading.version);
+            print(format!("{}\n", words::Escaped(&text)).as_bytes())?;
         }
     }
     Ok(if *result == UpgradeResult::Failed { Ended::RolledBack } else { Ended::Done })

@@ -32,6 +32,7 @@ use wasm_host::Purpose;
 use super::{Event, Master, Phase, Running, Scope, StartError, Strictness, lock, start_output};
 use crate::channel::ToWorker;
 use crate::keeping::{ToKeeper, ToMaster, of_process};
+use crate::sys;
 use crate::sys::ledger::Ledger;
 
 /// What an earlier master has written down.
@@ -159,7 +160,9 @@ impl Master {
                 None => gone.push((id, key, then)),
             }
         }
-        let (pid, how, after_ms) = died.unwrap_or((launcher.pid, "left".to_owned(), 0));
+        // Nobody told: it made way, or systemd started this one.
+        let how = if launcher.upgrade.is_some() { "made way" } else { "ended" };
+        let (pid, how, after_ms) = died.unwrap_or((launcher.pid, how.to_owned(), 0));
         master.journal.record(&Fact::Adopted {
             version: env!("CARGO_PKG_VERSION"),
             pid: std::process::id(),
@@ -225,7 +228,10 @@ impl Master {
             let events = events.clone();
             async move { drop(events.send(Event::Child(id, event)).await) }
         };
-        let child = Child::adopt(orphan, &self.fates, report).ok()?;
+        // One that another keeper or systemd has is told of by nobody.
+        let keeper = self.keeping.as_ref().and_then(Keeping::pid);
+        let told = keeper.is_some_and(|keeper| sys::peer::parent(then.pid).is_ok_and(|parent| parent == keeper));
+        let child = Child::adopt(orphan, &self.fates, told, report).ok()?;
         start_output(&child, &name, &self.journal);
         self.roots.add(child.pid);
         // What it said may have been read by the master before and not been written down.

@@ -99,6 +99,7 @@ enum Body {
         process: Stranger,
         pid: u32,
         fates: Arc<Fates>,
+        patience: Duration,
     },
 }
 
@@ -129,15 +130,20 @@ impl Child {
         Ok(child)
     }
 
-    /// Go on with a worker that an earlier master has started.
-    pub fn adopt<F, R>(orphan: Orphan, fates: &Arc<Fates>, report: F) -> io::Result<Child>
+    /// Go on with a worker that an earlier master has started; `told`: the keeper will tell in `fates` how it ends.
+    pub fn adopt<F, R>(orphan: Orphan, fates: &Arc<Fates>, told: bool, report: F) -> io::Result<Child>
     where
         F: Fn(Event) -> R + Send + Sync + 'static,
         R: Future<Output = ()> + Send,
     {
         let Orphan { pid, pidfd, channel, stdout, stderr } = orphan;
         let process = Stranger::known_by(pidfd.try_clone()?);
-        let body = Body::Adopted { process, pid, fates: Arc::clone(fates) };
+        let body = Body::Adopted {
+            process,
+            pid,
+            fates: Arc::clone(fates),
+            patience: if told { TOLD } else { Duration::ZERO },
+        };
         let channel = Arc::new(Channel::new(channel)?);
         Child::attend(body, pid, Arc::new(pidfd), channel, Output::new(stdout, stderr)?, report)
     }
@@ -201,10 +207,10 @@ impl Body {
                 Err(_) => Ok(None),
             },
             Body::Adopted { process, .. } if !process.ended() => Err(()),
-            Body::Adopted { pid, fates, .. } => {
+            Body::Adopted { pid, fates, patience, .. } => {
                 // Grandchildren hold the listeners too. The number is the group's for as long as it has members.
                 sys::process::kill_group(*pid);
-                Ok(fates.of(*pid, TOLD).await)
+                Ok(fates.of(*pid, *patience).await)
             }
         }
     }

@@ -41,7 +41,8 @@ pub fn descends_from(process: u32, is_ancestor: impl Fn(u32) -> bool) -> io::Res
     Ok(true)
 }
 
-fn parent(pid: u32) -> io::Result<u32> {
+/// The parent of a process.
+pub fn parent(pid: u32) -> io::Result<u32> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
     // The name, in parentheses, may hold anything; after it come the state and the parent.
     let after = stat.rsplit_once(')').map(|(_, after)| after);

@@ -83,7 +83,7 @@ fn master_and_workers_are_small() {
     let further = (six - two) / 4;
     println!("master {master} KiB, keeper {keeper} KiB, a further worker {further} KiB");
     assert!(master < 15 << 10, "the master has {master} KiB");
-    assert!(keeper < 3 << 10, "the keeper has {keeper} KiB");
+    assert!(keeper < 6 << 10, "the keeper has {keeper} KiB");
     assert!(further < 4 << 10, "a further idle worker costs {further} KiB");
 }
 

@@ -134,7 +134,7 @@ fn no_worker_outlives_a_killed_master() {
     let launcher = kitchen(&site, "1s");
     let workers = launcher.workers(2);
     let (_connection, _head) = in_flight(&launcher.address("kitchen"), 1, 600_000);
-    launcher.signal(Signal::SIGKILL);
+    launcher.kill();
     for worker in &workers {
         assert!(process::ends(*worker, Duration::from_secs(5)), "worker {worker} outlives the killed master");
     }
@@ -160,7 +160,7 @@ services:
     let mut spinning = Connection::open(&launcher.address("kitchen")).expect("connect");
     spinning.send_head("GET", "/spin", &[]).expect("send");
     assert!(crate::harness::launcher::eventually(|| cpu_ticks(worker) > 5), "the guest does not spin");
-    launcher.signal(Signal::SIGKILL);
+    launcher.kill();
     assert!(process::ends(worker, Duration::from_secs(5)), "the spinning worker outlives the killed master");
 }
 

@@ -250,6 +250,14 @@ impl Launcher {
         kill(Pid::from_raw(self.pid() as i32), signal).expect("signal the master");
     }
 
+    /// Kills master and keeper, so that neither starts the other one again.
+    pub(crate) fn kill(&self) {
+        let master = self.master();
+        self.signal(Signal::SIGSTOP);
+        kill(Pid::from_raw(master as i32), Signal::SIGKILL).expect("kill the master");
+        self.signal(Signal::SIGKILL);
+    }
+
     /// Waits for the master's end and gives its exit status.
     pub(crate) fn exit(&mut self) -> ExitStatus {
         if self.exit.is_none() {
