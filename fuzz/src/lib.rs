@@ -25,7 +25,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
-pub use settings::{Dir, Endpoint, Manifest, Settings, World};
+pub use settings::{Dir, Endpoint, Manifest, Purpose, Settings, World};
 
 use channel::{Large, ToMaster, ToWorker};
 use worker::plugin::native::manifest;
