@@ -361,7 +361,12 @@ impl Channel {
         self.room.fill(self.socket.get_ref().as_fd());
         let receive = |socket: &OwnedFd| {
             self.room.clear();
-            accept(socket.as_fd())
+            let received = accept(socket.as_fd());
+            if received.is_err() {
+                // Nothing came yet, as after every message: whoever accepts meanwhile must not get the room.
+                self.room.fill(socket.as_fd());
+            }
+            received
         };
         let (bytes, descriptors) = self.socket.async_io(Interest::READABLE, receive).await?;
         decode(bytes, descriptors, large)

@@ -308,14 +308,19 @@ fn a_worker_that_is_sent_term_is_replaced_and_passes_its_connections_on() {
 fn a_worker_that_may_open_no_descriptor_passes_its_connections_on() {
     let site = Site::new();
     site.write("hello.wasm", guests::hello(1));
-    let launcher = site.run(&HELLO.replace("workers: 2", "workers: 1"));
-    let worker = launcher.workers(1)[0];
+    let launcher = site.run(HELLO);
+    let [worker, neighbour] = launcher.workers(2)[..] else { panic!("two workers") };
+    // The neighbour's death is a message to the worker, after which it must still have room for another one.
+    let mark = launcher.mark();
+    kill(Pid::from_raw(neighbour as i32), Signal::SIGKILL).expect("signal the neighbour");
+    launcher.workers_after(mark, 1);
     let mut kept = idle(&launcher.address("hello"), 30);
     process::forbid_descriptors(worker);
-    for version in 2..4 {
-        reload(&launcher, &site, "hello.wasm", &guests::hello(version), 1);
-        assert_answered(&mut kept, &guests::greeting(version));
-    }
+    // What it may still accept takes whatever it does not hold.
+    let more: Vec<_> = (0..8).map(|_| Connection::open(&launcher.address("hello")).expect("connect")).collect();
+    reload(&launcher, &site, "hello.wasm", &guests::hello(2), 2);
+    assert_answered(&mut kept, &guests::greeting(2));
+    drop(more);
 }
 
 #[test]
