@@ -26,7 +26,7 @@ pub(super) const VERSION: u32 = 1;
 pub struct Contracts {
     /// Of the launcher, for people.
     pub launcher: String,
-    /// [`VERSION`].
+    /// Version of what masters write down for one another.
     pub memory: u32,
     /// [`channel::VERSION`].
     pub channel: u32,
