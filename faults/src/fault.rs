@@ -7,8 +7,6 @@ use crate::random::Random;
 pub enum Needs {
     /// Nothing.
     Nothing,
-    /// A launcher whose workers survive their master.
-    Survival,
     /// A small file system for the state directory.
     Disk,
     /// It is a mistake on purpose, which the harness must find: never drawn unless it is named.
@@ -67,8 +65,9 @@ pub const FAULTS: &[Fault] = &[
     fault("master-no-descriptors", "the master may open no descriptor for a while", Needs::Nothing),
     fault("master-stopped", "the master is stopped for a while", Needs::Nothing),
     fault("disk-full", "the disk of the state directory and the log is full during a reload", Needs::Disk),
-    fault("master-killed", "kill -9 of the master", Needs::Survival),
-    fault("master-killed-in-reload", "kill -9 of the master during a reload", Needs::Survival),
+    fault("master-killed", "kill -9 of the master", Needs::Nothing),
+    fault("master-killed-in-reload", "kill -9 of the master during a reload", Needs::Nothing),
+    fault("keeper-killed", "kill -9 of the keeper", Needs::Nothing),
     fault("planted-kill", "a worker is killed and the harness does not know which connections it held", Needs::Planted),
 ];
 

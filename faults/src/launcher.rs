@@ -161,6 +161,22 @@ impl Launcher {
         ready
     }
 
+    /// Workers that are ready, by pid, with their service; by `status`: the last words of a master that was killed may
+    /// be missing in the log.
+    ///
+    /// # Errors
+    /// As [`Launcher::status`].
+    pub fn serving(&self) -> Result<Vec<(u32, String)>, String> {
+        let status = self.status()?;
+        let services = status["services"].as_array().into_iter().flatten();
+        let workers = services.flat_map(|service| {
+            let name = service["name"].as_str().unwrap_or_default();
+            let workers = service["workers"].as_array().into_iter().flatten();
+            workers.filter(|worker| worker["state"] == "ready").map(move |worker| (&worker["pid"], name.to_owned()))
+        });
+        Ok(workers.filter_map(|(pid, name)| Some((u32::try_from(pid.as_u64()?).ok()?, name))).collect())
+    }
+
     /// Workers of a service that were spawned and have not ended; by the log.
     pub fn alive(&self, service: &str) -> BTreeSet<u32> {
         let mut alive = BTreeSet::new();
@@ -248,9 +264,21 @@ impl Launcher {
     /// # Errors
     /// As [`Launcher::status`].
     pub fn master(&self) -> Result<u32, String> {
+        self.pid_in_status("pid")
+    }
+
+    /// Pid of the keeper: the process that was started, until it is killed.
+    ///
+    /// # Errors
+    /// As [`Launcher::status`].
+    pub fn keeper(&self) -> Result<u32, String> {
+        self.pid_in_status("keeper")
+    }
+
+    fn pid_in_status(&self, name: &str) -> Result<u32, String> {
         let status = self.status()?;
-        let pid = status["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok());
-        pid.ok_or_else(|| format!("no pid in {status}"))
+        let pid = status[name].as_u64().and_then(|pid| u32::try_from(pid).ok());
+        pid.ok_or_else(|| format!("no {name} in {status}"))
     }
 
     /// Asks for the end and waits for it.
@@ -258,7 +286,17 @@ impl Launcher {
     /// # Errors
     /// It goes on, or does not end with 0.
     pub fn stop(&mut self, patience: Duration) -> Result<(), String> {
-        process::signal(self.pid(), Signal::TERM);
+        let keeper = self.keeper()?;
+        process::signal(keeper, Signal::TERM);
+        if keeper != self.pid() {
+            // Nobody's child here: its exit code is told to nobody.
+            let _ = self.child.wait();
+            if !process::until(patience, || self.family().is_empty()) {
+                return Err(format!("something is left {patience:?} after TERM: {:?}", self.family()));
+            }
+            self.ended = true;
+            return Ok(());
+        }
         if !process::until(patience, || matches!(self.child.try_wait(), Ok(Some(_)) | Err(_))) {
             return Err(format!("it does not end within {patience:?} of TERM"));
         }

@@ -27,7 +27,6 @@ struct Typed {
     seed: Option<u64>,
     time: Option<Duration>,
     list: Option<String>,
-    survival: bool,
     binary: Option<PathBuf>,
     results: Option<PathBuf>,
     kind: Option<String>,
@@ -50,10 +49,6 @@ fn start(mut arguments: VecDeque<String>) -> Result<bool, String> {
                 println!("{USAGE}");
                 return Ok(true);
             }
-            "--survival" => {
-                typed.survival = true;
-                continue;
-            }
             _ => {}
         }
         let value = arguments.pop_front().ok_or_else(|| format!("{argument} needs a value\n{USAGE}"))?;
@@ -69,7 +64,7 @@ fn start(mut arguments: VecDeque<String>) -> Result<bool, String> {
             _ => return Err(format!("unknown argument {argument}\n{USAGE}")),
         }
     }
-    let faults = choose(typed.list.as_deref(), typed.survival)?;
+    let faults = choose(typed.list.as_deref())?;
     build(typed.binary.is_none())?;
     let program = std::env::current_exe().map_err(|error| format!("cannot find this program: {error}"))?;
     let libraries = program.parent().map(Path::to_owned).unwrap_or_default();
@@ -85,7 +80,6 @@ fn start(mut arguments: VecDeque<String>) -> Result<bool, String> {
                 time: typed.time.unwrap_or(Duration::from_secs(60)),
                 faults,
                 list: typed.list,
-                survival: typed.survival,
             };
             scheduled(&options, typed.results.as_deref())
         }

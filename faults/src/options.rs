@@ -11,7 +11,6 @@ pub const USAGE: &str =
   --seed N          what the schedule and the clients draw from (of the clock)
   --for TIME        90s, 10m, 1h (60s)
   --faults LIST     only these, or all but those: kill,reload or -disk-full,-memory (all that are possible here)
-  --survival        the workers of this launcher survive their master: kill it, too
   --binary PATH     the launcher (built first, and taken from where cargo puts it)
   --results FILE    write the result there as Markdown, too
   --list            what there is
@@ -36,18 +35,15 @@ pub struct Options {
     pub faults: Vec<&'static Fault>,
     /// As it was typed, for the command that repeats the run.
     pub list: Option<String>,
-    /// Workers survive their master.
-    pub survival: bool,
 }
 
 /// The faults that a list chooses: `a,b` these, `-a,-b` all but those. Without a list all that need nothing special.
 ///
 /// # Errors
 /// A name that is none.
-pub fn choose(list: Option<&str>, survival: bool) -> Result<Vec<&'static Fault>, String> {
+pub fn choose(list: Option<&str>) -> Result<Vec<&'static Fault>, String> {
     let usual = |fault: &&Fault| match fault.needs {
         Needs::Nothing | Needs::Disk => true,
-        Needs::Survival => survival,
         Needs::Planted => false,
     };
     let words: Vec<&str> = list.map(|list| list.split(',').map(str::trim).collect()).unwrap_or_default();
@@ -79,18 +75,17 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 mod tests {
     use super::*;
 
-    fn names(list: Option<&str>, survival: bool) -> Vec<&'static str> {
-        choose(list, survival).expect("a list").iter().map(|fault| fault.name).collect()
+    fn names(list: Option<&str>) -> Vec<&'static str> {
+        choose(list).expect("a list").iter().map(|fault| fault.name).collect()
     }
 
     #[test]
     fn lists_choose_and_exclude() {
-        assert_eq!(names(Some("reload,kill"), false), ["kill", "reload"]);
-        assert!(!names(Some("-kill"), false).contains(&"kill"));
-        assert!(names(None, true).contains(&"master-killed") && !names(None, false).contains(&"master-killed"));
-        assert!(!names(None, true).contains(&"planted-kill"));
-        assert_eq!(names(Some("planted-kill"), false), ["planted-kill"]);
-        assert!(choose(Some("kil"), false).is_err() && choose(Some("kill,-kill"), false).is_err());
+        assert_eq!(names(Some("reload,kill")), ["kill", "reload"]);
+        assert!(!names(Some("-kill")).contains(&"kill"));
+        assert!(names(None).contains(&"master-killed") && !names(None).contains(&"planted-kill"));
+        assert_eq!(names(Some("planted-kill")), ["planted-kill"]);
+        assert!(choose(Some("kil")).is_err() && choose(Some("kill,-kill")).is_err());
     }
 
     #[test]

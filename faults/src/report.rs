@@ -17,9 +17,6 @@ pub fn command(options: &Options) -> String {
     if let Some(list) = &options.list {
         let _ = write!(command, " --faults {list}");
     }
-    if options.survival {
-        command += " --survival";
-    }
     command
 }
 

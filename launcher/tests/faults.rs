@@ -28,9 +28,8 @@ fn scheduled(list: &str, time: Duration) -> (Options, run::Outcome) {
         libraries: libraries().to_owned(),
         seed: 1,
         time,
-        faults: choose(Some(list), false).expect("a list of faults"),
+        faults: choose(Some(list)).expect("a list of faults"),
         list: Some(list.to_owned()),
-        survival: false,
     };
     let outcome = run::run(&options, |line| println!("{line}")).expect("the run begins");
     (options, outcome)

@@ -38,7 +38,7 @@ impl Scene<'_> {
             let pause = self.pause(0, 80);
             said = format!(", {} ms into {service}'s version {version}", pause.as_millis());
         }
-        let before = self.world.launcher.ready();
+        let before = self.world.launcher.serving()?;
         process::signal(master, Signal::KILL);
         let killed = Instant::now();
         let mut last = String::new();
@@ -53,9 +53,20 @@ impl Scene<'_> {
             return Err(format!("no master answers within 10 s of the death of the last: {last}"));
         }
         let back = killed.elapsed();
-        if !during_a_reload && let Some((pid, service)) = before.iter().find(|(pid, _)| !process::runs(**pid)) {
+        if !during_a_reload && let Some((pid, service)) = before.iter().find(|(pid, _)| !process::runs(*pid)) {
             return Err(format!("worker {pid} of {service} did not survive its master"));
         }
         Ok(format!("status answers after {} ms{said}", back.as_millis()))
+    }
+
+    pub(super) fn keeper_killed(&mut self) -> Result<String, String> {
+        let keeper = self.world.launcher.keeper()?;
+        process::signal(keeper, Signal::KILL);
+        let killed = Instant::now();
+        let another = || self.world.launcher.keeper().is_ok_and(|pid| pid != keeper);
+        if !process::until(Duration::from_secs(10), another) {
+            return Err(format!("nobody keeps within 10 s of the death of keeper {keeper}"));
+        }
+        Ok(format!("kept again after {} ms", killed.elapsed().as_millis()))
     }
 }

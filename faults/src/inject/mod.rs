@@ -76,6 +76,7 @@ pub fn inject(step: &Step, world: &mut World, disk: Option<&Disk>) -> Result<Str
         "disk-full" => scene.disk_full(),
         "master-killed" => scene.master_killed(false),
         "master-killed-in-reload" => scene.master_killed(true),
+        "keeper-killed" => scene.keeper_killed(),
         "planted-kill" => scene.planted_kill(),
         other => Err(format!("nobody knows how to do {other:?}")),
     }
