@@ -66,8 +66,10 @@ impl Master {
         let Some(keeping) = &mut self.keeping else { return Err(io::ErrorKind::NotConnected.into()) };
         keeping.change(pid, ours)?;
         self.roots.add(pid);
-        // It is to be signalled from now on.
-        self.lock.names(pid, &self.config.path)?;
+        // It is to be signalled from now on. A full disk must not cost the workers their keeper.
+        if let Err(error) = self.lock.names(pid, &self.config.path) {
+            self.journal.record(&Fact::Trouble { reason: format!("the pid file cannot be written: {error}") });
+        }
         drop(process);
         Ok(pid)
     }
