@@ -83,6 +83,8 @@ struct Shown {
 
 /// From a save to what became of it.
 struct Cycle {
+    /// By which its deployment is known. A build that begins meanwhile does not call it off.
+    why: String,
     changed: Vec<String>,
     build_ms: u64,
 }
@@ -235,7 +237,6 @@ impl Desk {
         build.running = Some(Running { run, since, task });
         for service in build.projects.iter().map(|project| project.service.clone()).collect::<Vec<_>>() {
             let shown = self.services.entry(service.clone()).or_default();
-            shown.cycle = None;
             let serves = shown.generation.is_some();
             match shown.state.build {
                 channel::Build::Good => self.show(&service, channel::Build::Running).await,
@@ -273,14 +274,14 @@ impl Desk {
             }
             None => {
                 sources.note_good_build();
-                for service in &services {
-                    let cycle = Cycle { changed: named(&names), build_ms };
-                    self.services.entry(service.clone()).or_default().cycle = Some(cycle);
-                }
                 let why = match named(&names).as_slice() {
                     [] => "built".to_owned(),
                     names => format!("{} changed", names.join(", ")),
                 };
+                for service in &services {
+                    let cycle = Cycle { why: why.clone(), changed: named(&names), build_ms };
+                    self.services.entry(service.clone()).or_default().cycle = Some(cycle);
+                }
                 self.order(Order::Deploy(services, why, Instant::now())).await;
             }
         }
@@ -315,21 +316,21 @@ impl Desk {
 
     async fn on_fact(&mut self, fact: &Fact) {
         match fact {
-            Fact::Promoted { service, generation, took_ms, .. } => {
+            Fact::Promoted { service, generation, took_ms, trigger, .. } => {
                 let shown = self.services.entry(service.clone()).or_default();
                 if *generation == super::AWAITED {
                     return;
                 }
                 shown.generation = Some(*generation);
-                if let Some(Cycle { changed, build_ms }) = shown.cycle.take() {
+                if let Some(Cycle { changed, build_ms, .. }) = shown.cycle.take_if(|cycle| cycle.why == *trigger) {
                     let (service, swap_ms, generation) = (service.clone(), *took_ms, *generation);
                     self.journal.record(&Fact::Swapped { service, changed, build_ms, swap_ms, generation });
                 }
                 self.good(service).await;
             }
-            Fact::Unchanged { service, .. } => {
+            Fact::Unchanged { service, trigger } => {
                 let shown = self.services.entry(service.clone()).or_default();
-                if let Some(Cycle { changed, build_ms }) = shown.cycle.take() {
+                if let Some(Cycle { changed, build_ms, .. }) = shown.cycle.take_if(|cycle| cycle.why == *trigger) {
                     self.journal.record(&Fact::Rebuilt { service: service.clone(), changed, build_ms });
                 }
                 self.good(service).await;
