@@ -66,13 +66,17 @@ impl Lock {
         &self.file
     }
 
-    /// Name the process that is to be signalled from now on.
+    /// Name the process that is to be signalled from now on. After an error no file names any: the one before is gone.
     pub fn names(&mut self, pid: u32, config: &Path) -> io::Result<()> {
+        self.pid = pid;
         let mut file = File::from(self.file.try_clone()?);
         let owner = format!("pid {pid}, {}\n", config.display());
-        file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(owner.as_bytes()))?;
-        self.pid = pid;
-        write_whole(&self.pid_file, &format!("{pid}\n"))
+        let owned = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(owner.as_bytes()));
+        let named = write_whole(&self.pid_file, &format!("{pid}\n"));
+        if named.is_err() {
+            let _ = fs::remove_file(&self.pid_file);
+        }
+        owned.and(named)
     }
 }
 
@@ -88,8 +92,11 @@ impl Drop for Lock {
 /// Whoever reads the file finds all of the text or what was there before.
 fn write_whole(path: &Path, text: &str) -> io::Result<()> {
     let beside = path.with_extension("pid.new");
-    file::create_own(&beside)?.write_all(text.as_bytes())?;
-    fs::rename(beside, path)
+    let written = file::create_own(&beside)
+        .and_then(|mut file| file.write_all(text.as_bytes()))
+        .and_then(|()| fs::rename(&beside, path));
+    // Of a full disk.
+    written.inspect_err(|_| drop(fs::remove_file(&beside)))
 }
 
 /// Make a state directory, for its user alone, if it is not there.
@@ -110,6 +117,25 @@ mod tests {
         write_whole(&pid_file, "1\n").expect("written");
         drop(lock);
         assert_eq!(fs::read_to_string(pid_file).expect("still there"), "1\n");
+    }
+
+    #[test]
+    fn a_pid_that_cannot_be_written_leaves_no_file_that_names_another() {
+        let place = tempfile::tempdir().expect("directory");
+        let config = Path::new("/a/config.yaml");
+        let mut lock = Lock::take(place.path(), config, 4711).expect("free");
+        let pid_file = place.path().join("launcher.pid");
+        assert_eq!(fs::read_to_string(&pid_file).expect("a pid file"), "4711\n");
+        // Nobody can write through a directory, not even root.
+        let beside = pid_file.with_extension("pid.new");
+        fs::create_dir(&beside).expect("made");
+        lock.names(4712, config).expect_err("it cannot be written");
+        assert!(!pid_file.exists(), "it names a process that is gone");
+        fs::remove_dir(&beside).expect("removed");
+        lock.names(4713, config).expect("written");
+        assert_eq!(fs::read_to_string(&pid_file).expect("a pid file"), "4713\n");
+        drop(lock);
+        assert!(!pid_file.exists());
     }
 
     #[test]
