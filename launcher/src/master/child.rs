@@ -137,7 +137,8 @@ impl Child {
         R: Future<Output = ()> + Send,
     {
         let Orphan { pid, pidfd, channel, stdout, stderr } = orphan;
-        let process = Stranger::known_by(pidfd.try_clone()?);
+        let pidfd = Arc::new(pidfd);
+        let process = Stranger::known_by(Arc::clone(&pidfd));
         let body = Body::Adopted {
             process,
             pid,
@@ -145,7 +146,7 @@ impl Child {
             patience: if told { TOLD } else { Duration::ZERO },
         };
         let channel = Arc::new(Channel::new(channel)?);
-        Child::attend(body, pid, Arc::new(pidfd), channel, Output::new(stdout, stderr)?, report)
+        Child::attend(body, pid, pidfd, channel, Output::new(stdout, stderr)?, report)
     }
 
     fn attend<F, R>(

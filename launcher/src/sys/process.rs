@@ -145,7 +145,7 @@ fn pid(child: &Child) -> Option<Pid> {
 /// A process that is not our child.
 #[derive(Debug)]
 pub struct Stranger {
-    pidfd: OwnedFd,
+    pidfd: Arc<OwnedFd>,
 }
 
 impl Stranger {
@@ -153,15 +153,15 @@ impl Stranger {
     pub fn find(pid: u32) -> io::Result<Option<Stranger>> {
         let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return Ok(None) };
         match pidfd_open(pid, PidfdFlags::empty()) {
-            Ok(pidfd) => Ok(Some(Stranger { pidfd })),
+            Ok(pidfd) => Ok(Some(Stranger::known_by(pidfd))),
             Err(rustix::io::Errno::SRCH) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
 
     /// The process of a pidfd.
-    pub fn known_by(pidfd: OwnedFd) -> Stranger {
-        Stranger { pidfd }
+    pub fn known_by(pidfd: impl Into<Arc<OwnedFd>>) -> Stranger {
+        Stranger { pidfd: pidfd.into() }
     }
 
     /// It has ended.
@@ -172,18 +172,18 @@ impl Stranger {
     /// Send it a signal.
     pub fn signal(&self, signal: nix::sys::signal::Signal) -> io::Result<()> {
         let signal = Signal::from_named_raw(signal as i32).ok_or(io::ErrorKind::InvalidInput)?;
-        Ok(pidfd_send_signal(&self.pidfd, signal)?)
+        Ok(pidfd_send_signal(self, signal)?)
     }
 
     /// Kill it.
     pub fn kill(&self) -> io::Result<()> {
-        Ok(pidfd_send_signal(&self.pidfd, Signal::KILL)?)
+        Ok(pidfd_send_signal(self, Signal::KILL)?)
     }
 
     /// Wait for its end, so long at most. Its files are closed and its locks are free then.
     pub fn ends_within(&self, patience: Duration) -> io::Result<bool> {
         let patience = Timespec::try_from(patience).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
-        match poll(&mut [PollFd::new(&self.pidfd, PollFlags::IN)], Some(&patience)) {
+        match poll(&mut [PollFd::new(self, PollFlags::IN)], Some(&patience)) {
             Ok(ended) => Ok(ended > 0),
             Err(rustix::io::Errno::INTR) => Ok(false),
             Err(error) => Err(error.into()),
