@@ -38,10 +38,7 @@ fn scheduled(list: &str, time: Duration) -> (Options, run::Outcome) {
 #[test]
 fn clients_notice_no_fault_but_the_loss_of_what_a_killed_worker_held() {
     // Not those that wait for a pause of seconds in the schedule.
-    let (options, outcome) = scheduled(
-        "-mortal,-bad-start,-kill-all,-master-no-descriptors,-master-killed,-master-killed-in-reload,-keeper-killed",
-        Duration::from_secs(12),
-    );
+    let (options, outcome) = scheduled("-mortal,-bad-start,-kill-all,-master-no-descriptors", Duration::from_secs(12));
     assert!(outcome.good(), "{}", report::text(&options, &outcome));
     assert!(outcome.answered > 500 && outcome.rows.len() > 5, "{}", report::text(&options, &outcome));
 }
