@@ -12,6 +12,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use wasm_host::Purpose;
+
 use super::child::{Child, Orphan};
 use super::control::Server;
 use super::generation::Pinned;
@@ -23,16 +25,15 @@ use super::memory::{Clock, IntentThen, Launcher, PhaseThen, ServiceThen, SlotThe
 use super::pool::{self, Generation, Ids, Pool, Slot, WorkerId};
 use super::remembering::{ADMIN, CONTROL, LISTENER, LOCK, WHOLE};
 use super::service::{
-    self, Aim, Deployable, Intent, Missing, Preparation, Promotion, Rollout, Service, ServiceKey, Settling, Stamp,
+    self, Aim, Deployable, Intent, Missing, Preparation, Promotion, Rollout, Service, ServiceKey, Settling,
 };
 use super::statistics::{Exit, Statistics};
 use super::trigger::Trigger;
-use wasm_host::Purpose;
-
 use super::{Event, Master, Phase, Running, Scope, StartError, Strictness, lock, start_output};
 use crate::channel::ToWorker;
 use crate::keeping::{ToKeeper, ToMaster, of_process};
 use crate::sys;
+use crate::sys::file::Stamp;
 use crate::sys::ledger::Ledger;
 
 /// What an earlier master has written down.
@@ -284,7 +285,7 @@ impl Master {
         }
         let changed = |service: &Service| {
             let seen = service.config.reload.watch && service.runs() && service.seen.is_some();
-            seen && service.seen != Stamp::of(&service.config.plugin_path)
+            seen && service.seen != Stamp::at(&service.config.plugin_path)
         };
         let changed = self.services.iter().filter(|(key, service)| !prepared.contains(key) && changed(service));
         let changed: Vec<_> = changed.map(|(key, service)| (*key, service.config.plugin.clone())).collect();

@@ -8,14 +8,14 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
+use wasm_host::Purpose;
 
 use super::listeners::Key;
 use super::pool;
-use super::service::{Outcome, Stamp};
+use super::service::Outcome;
 use super::trigger::Trigger;
-use wasm_host::Purpose;
-
 use crate::channel::Plugin;
+use crate::sys::file::Stamp;
 use crate::{api, channel, config};
 
 /// Of this contract.

@@ -62,6 +62,7 @@ mod upgrading;
 pub mod watch;
 
 use crate::keeping::ToKeeper;
+use crate::sys::file::Stamp;
 use generation::Pinned;
 use journal::{Fact, Journal, Name, WorkerName};
 use kept::{Keeping, News};
@@ -141,7 +142,7 @@ enum Event {
     Prepared {
         service: ServiceKey,
         settings: Box<config::Service>,
-        seen: Option<service::Stamp>,
+        seen: Option<Stamp>,
         result: Result<Arc<Pinned>, PrepareError>,
     },
     ConfigRead(Result<Box<Config>, String>),

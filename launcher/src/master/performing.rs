@@ -12,9 +12,7 @@ use super::child::{self, Child};
 use super::generation::Pinned;
 use super::journal::{Fact, Journal, Stream, WorkerName};
 use super::pool::{self, Action, Generation, RollbackReason, Slot, WorkerId};
-use super::service::{
-    self, Decision, Missing, Outcome, Preparation, PrepareError, Promotion, Rollout, ServiceKey, Stamp,
-};
+use super::service::{self, Decision, Missing, Outcome, Preparation, PrepareError, Promotion, Rollout, ServiceKey};
 use super::statistics::Exit;
 use super::trigger::{End, Trigger};
 use super::{Event, Master, Phase, Running, milliseconds, output};
@@ -22,6 +20,7 @@ use crate::api::OutcomeResult;
 use crate::channel::{self, ToMaster, ToWorker};
 use crate::config;
 use crate::sys;
+use crate::sys::file::Stamp;
 
 /// How long an old worker may take to say that it does not accept any more before a promotion is told all the
 /// same: one that computes without end says nothing.
@@ -329,7 +328,7 @@ impl Master {
         tokio::spawn(async move {
             // Before it is read: a change while it is read makes it another one.
             let path = settings.plugin_path.clone();
-            let seen = tokio::task::spawn_blocking(move || Stamp::of(&path)).await.ok().flatten();
+            let seen = tokio::task::spawn_blocking(move || Stamp::at(&path)).await.ok().flatten();
             let result = task.await;
             drop(events.send(Event::Prepared { service: key, settings, seen, result }).await);
         });

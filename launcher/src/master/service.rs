@@ -7,8 +7,7 @@
 //! Nothing is performed here: the master does that.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -22,6 +21,7 @@ use super::listeners::Key;
 use super::pool::{self, Generation, Pool, Slot, WorkerId};
 use super::statistics::{Reader, Statistics};
 use super::trigger::{End, Trigger};
+use crate::sys::file::Stamp;
 use crate::{api, config};
 
 /// Failures at which a generation is given up before its promotion.
@@ -342,30 +342,6 @@ impl Service {
         let running = self.pool.serving().into_iter().chain(self.pool.incoming());
         let running = running.filter(|_| self.runs()).filter_map(|generation| self.generations.get(&generation));
         wanted.into_iter().chain(running.flat_map(|deployable| deployable.listeners.iter().cloned())).collect()
-    }
-}
-
-/// What tells one state of a file from another without reading it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Stamp {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
-impl Stamp {
-    /// Of the file at `path`; `None`: there is none.
-    pub fn of(path: &Path) -> Option<Stamp> {
-        let metadata = std::fs::metadata(path).ok()?;
-        Some(Stamp {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            size: metadata.size(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-        })
     }
 }
 

@@ -17,6 +17,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::sys::file::Stamp;
 use crate::sys::inotify::{Event, Mask, Queue, Refusal, Watch};
 
 mod settle;
@@ -25,7 +26,7 @@ mod trail;
 #[cfg(test)]
 mod tests;
 
-use settle::{Cause, Settling, Stamp, Verdict};
+use settle::{Cause, Settling, Verdict};
 use trail::{Entry, Trail};
 
 /// While a file is written to, events are read in steps of this length: the kernel merges equal events that wait,

@@ -1,12 +1,46 @@
 //! Files whose place somebody else may have prepared: opened without following a link and without waiting, and
 //! looked at before they are trusted. open(2), flock(2).
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+
+/// What tells one state of a file from another without reading it: stat(2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stamp {
+    /// Of the file system.
+    pub device: u64,
+    /// Its number there.
+    pub inode: u64,
+    /// Bytes.
+    pub size: u64,
+    /// Seconds and nanoseconds.
+    pub modified: (i64, i64),
+    /// Likewise. A writer can set the modification time back (`cp -p`, `rsync -t`), but not this.
+    pub changed: (i64, i64),
+}
+
+impl Stamp {
+    /// Of a file that was looked at.
+    pub fn of(metadata: &Metadata) -> Stamp {
+        Stamp {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+
+    /// Of what is at `path`, through links; `None`: there is nothing, or it cannot be seen.
+    pub fn at(path: &Path) -> Option<Stamp> {
+        std::fs::metadata(path).ok().map(|metadata| Stamp::of(&metadata))
+    }
+}
 
 /// The user that this process acts as.
 pub fn user() -> u32 {

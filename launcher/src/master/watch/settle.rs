@@ -14,31 +14,9 @@
 //! was known.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
-/// What tells one state of a file from another without reading it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Stamp {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-    /// A writer can set the modification time back (`cp -p`, `rsync -t`), but not this.
-    changed: (i64, i64),
-}
-
-impl Stamp {
-    pub(super) fn of(metadata: &std::fs::Metadata) -> Self {
-        Self {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            size: metadata.size(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-        }
-    }
-}
+use crate::sys::file::Stamp;
 
 /// Why the file is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
