@@ -50,8 +50,9 @@ pub use workers::{Patience, State, Worker};
 use workers::{Vacancy, Workers};
 
 /// Draining generations beyond this number are killed, oldest first: frequent reloads with long-lived
-/// connections would otherwise pile up processes without bound.
-const OLD_GENERATIONS: usize = 4;
+/// connections would otherwise pile up processes without bound. A burst of reloads must not reach it: with 4, requests
+/// of two seconds were cut off by the seventh reload within one.
+const OLD_GENERATIONS: usize = 16;
 /// A generation that was replaced may drain for at most this long, whatever `stop.drain_timeout` says.
 const OLD_AGE: Duration = Duration::from_secs(600);
 /// A worker that asks to be replaced sooner after it became ready waits for the rest of this: without it, a

@@ -104,16 +104,16 @@ fn a_smaller_size_can_complete_a_generation_on_its_way() {
 }
 
 #[test]
-fn at_most_four_old_generations_drain_and_the_oldest_is_killed_first() {
+fn at_most_sixteen_old_generations_drain_and_the_oldest_is_killed_first() {
     let mut world = World::serving(Limits { drain_timeout: OLD_AGE * 3, ..limits(1) });
-    for generation in 2..=5 {
+    for generation in 2..=17 {
         world.pass(1_000);
         world.event(Event::Reload(Generation(generation)));
         assert!(kills(&world.ready_all()).is_empty());
     }
     let oldest = world.first(|p| p.generation == OLD).expect("it drains");
     world.pass(1_000);
-    world.event(Event::Reload(Generation(6)));
+    world.event(Event::Reload(Generation(18)));
     assert_eq!(kills(&world.ready_all()), [oldest]);
 }
 
