@@ -100,7 +100,10 @@ impl Scene<'_> {
         let asking = std::thread::spawn(move || super::ask(address, "GET", &target));
         let mut stands = None;
         process::until(Duration::from_secs(10), || {
-            stands = self.workers(VICTIM).into_iter().find(|pid| process::stands(*pid));
+            // By `status`: that it is ready may have been among the last words of a master that was killed.
+            let serving = self.world.launcher.serving().unwrap_or_default();
+            let of_victim = serving.into_iter().filter(|(_, service)| service == VICTIM);
+            stands = of_victim.map(|(pid, _)| pid).find(|pid| process::stands(*pid));
             stands.is_some()
         });
         let pid = stands.ok_or("no worker stops itself")?;
