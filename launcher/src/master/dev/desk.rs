@@ -16,6 +16,7 @@ use super::super::pool::{Generation, WorkerId};
 use super::super::{Event, milliseconds};
 use super::building::{self, Built};
 use super::changes::{Changed, Changes, Unit};
+use super::cycles::{Cycle, Cycles};
 use super::sources::Sources;
 use super::words::Words;
 use super::{News, Order, Project};
@@ -77,16 +78,8 @@ struct Ended {
 struct Shown {
     generation: Option<Generation>,
     state: channel::Dev,
-    /// A good build whose plugin is on its way.
-    cycle: Option<Cycle>,
-}
-
-/// From a save to what became of it.
-struct Cycle {
-    /// By which its deployment is known. A build that begins meanwhile does not call it off.
-    why: String,
-    changed: Vec<String>,
-    build_ms: u64,
+    /// Good builds whose plugin is on its way.
+    cycles: Cycles,
 }
 
 impl Drop for Running {
@@ -279,8 +272,8 @@ impl Desk {
                     names => format!("{} changed", names.join(", ")),
                 };
                 for service in &services {
-                    let cycle = Cycle { why: why.clone(), changed: named(&names), build_ms };
-                    self.services.entry(service.clone()).or_default().cycle = Some(cycle);
+                    let cycle = Cycle { trigger: why.clone(), changed: named(&names), build_ms };
+                    self.services.entry(service.clone()).or_default().cycles.built(cycle);
                 }
                 self.order(Order::Deploy(services, why, Instant::now())).await;
             }
@@ -322,7 +315,7 @@ impl Desk {
                     return;
                 }
                 shown.generation = Some(*generation);
-                if let Some(Cycle { changed, build_ms, .. }) = shown.cycle.take_if(|cycle| cycle.why == *trigger) {
+                if let Some(Cycle { changed, build_ms, .. }) = shown.cycles.promoted(trigger) {
                     let (service, swap_ms, generation) = (service.clone(), *took_ms, *generation);
                     self.journal.record(&Fact::Swapped { service, changed, build_ms, swap_ms, generation });
                 }
@@ -330,7 +323,7 @@ impl Desk {
             }
             Fact::Unchanged { service, trigger } => {
                 let shown = self.services.entry(service.clone()).or_default();
-                if let Some(Cycle { changed, build_ms, .. }) = shown.cycle.take_if(|cycle| cycle.why == *trigger) {
+                if let Some(Cycle { changed, build_ms, .. }) = shown.cycles.unchanged(trigger) {
                     self.journal.record(&Fact::Rebuilt { service: service.clone(), changed, build_ms });
                 }
                 self.good(service).await;
@@ -338,9 +331,12 @@ impl Desk {
             Fact::ReloadFailed { service, reason, .. }
             | Fact::RolledBack { service, reason, .. }
             | Fact::ServiceFailed { service, reason } => {
-                self.services.entry(service.clone()).or_default().cycle = None;
+                self.services.entry(service.clone()).or_default().cycles.failed();
                 let title = "what was built cannot be served".to_owned();
                 self.show(service, channel::Build::Failed { title, text: reason.clone() }).await;
+            }
+            Fact::Superseded { service, .. } => {
+                self.services.entry(service.clone()).or_default().cycles.superseded();
             }
             Fact::ServiceRecovered { service } => self.good(service).await,
             Fact::Exited { worker, reason, expected: false, .. } => {

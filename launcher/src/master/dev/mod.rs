@@ -13,11 +13,12 @@
 //! knows no builds; of this mode it knows [`Dev`] alone.
 //!
 //! - `building`: one run of a build; `sources`, `dep_info`: which files matter to it; `changes`: when they change
-//! - `desk`: what follows from what; `words`: what is said about failures
+//! - `desk`: what follows from what; `cycles`: which line belongs to which save; `words`: what is said about failures
 //! - `settings`: what the mode changes in a configuration
 
 mod building;
 mod changes;
+mod cycles;
 mod dep_info;
 mod desk;
 mod settings;
