@@ -11,23 +11,29 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::Event;
+use super::remainder::Remainder;
 use super::track::Track;
 
 /// What the client sends after a request's head: data, then perhaps trailers.
 ///
 /// A client that announced `Expect: 100-continue` is told to go on when the body is first polled.
+///
+/// What the plugin leaves of it when it drops it is read and thrown away by the connection (`remainder`).
 pub struct RequestBody {
-    incoming: Incoming,
+    /// Taken when it is dropped.
+    incoming: Option<Incoming>,
     /// Who is told, with the request's number; nobody needs to know of a body that has nothing to come.
     told: Option<(Arc<Track>, u64)>,
+    /// The client sends it only if it is polled.
+    held_back: bool,
     ended: bool,
 }
 
 impl RequestBody {
-    /// `told` is `None` for a body that has ended.
+    /// `told` is `None` for a body that has ended; `held_back`: the client expects 100.
     #[inline]
-    pub(super) fn new(incoming: Incoming, told: Option<(Arc<Track>, u64)>) -> Self {
-        Self { incoming, told, ended: false }
+    pub(super) fn new(incoming: Incoming, told: Option<(Arc<Track>, u64)>, held_back: bool) -> Self {
+        Self { incoming: Some(incoming), told, held_back, ended: false }
     }
 }
 
@@ -43,17 +49,19 @@ impl Body for RequestBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         // hyper forgets to end a body whose response was complete before it, although it knows that nothing is left.
-        if self.ended {
+        let this = &mut *self;
+        let Some(incoming) = this.incoming.as_mut().filter(|_| !this.ended) else {
             return Poll::Ready(None);
-        }
-        let polled = Pin::new(&mut self.incoming).poll_frame(cx);
+        };
+        this.held_back = false;
+        let polled = Pin::new(&mut *incoming).poll_frame(cx);
         let going_on = match &polled {
             Poll::Pending => true,
-            Poll::Ready(Some(frame)) => frame.is_err() || !self.incoming.is_end_stream(),
+            Poll::Ready(Some(frame)) => frame.is_err() || !incoming.is_end_stream(),
             Poll::Ready(None) => false,
         };
-        self.ended = !going_on;
-        if let Some((track, number)) = &self.told {
+        this.ended = !going_on;
+        if let Some((track, number)) = &this.told {
             if going_on {
                 track.body_starved(*number, polled.is_pending());
             } else {
@@ -64,18 +72,21 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        self.incoming.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
     }
 }
 
 impl Drop for RequestBody {
     fn drop(&mut self) {
-        if let Some((track, number)) = &self.told {
-            track.body_dropped(*number);
+        let Some((track, number)) = self.told.as_ref().filter(|_| !self.ended) else { return };
+        // Reading on would invite a client that waits for leave to send what nobody wants.
+        match self.incoming.take().filter(|_| !self.held_back).and_then(Remainder::new) {
+            Some(remainder) => track.body_left(*number, remainder),
+            None => track.body_dropped(*number),
         }
     }
 }

@@ -82,6 +82,7 @@ pub(super) async fn run<P: HttpPlugin>(
             if Pin::new(&mut connection).poll(cx).is_ready() {
                 return Poll::Ready(End::Closed);
             }
+            track.skip(cx);
             // hyper notices only when it is polled that nobody will read a request's body.
             while let Some(number) = track.body_gone() {
                 if Pin::new(&mut connection).poll(cx).is_ready() {

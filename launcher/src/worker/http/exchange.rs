@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue};
 use http::header::{TRANSFER_ENCODING, UPGRADE};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, Request, Response, StatusCode, Uri, Version};
@@ -76,7 +76,8 @@ pub(super) fn begin<P: HttpPlugin>(
         shared.plugin.prepare(request.headers_mut(), &track.peer);
     }
     let told = has_body.then(|| (track.clone(), number));
-    let body = |incoming| RequestBody::new(incoming, told);
+    let held_back = has_body && request.headers().contains_key(EXPECT);
+    let body = |incoming| RequestBody::new(incoming, told, held_back);
     let kept = Some(track.clone());
     // Nothing but moves from here on, and each arm builds its value where it is returned: whatever looks at the
     // request between, or a variable for a part of it, is one more copy of a quarter of a kilobyte.
@@ -317,7 +318,7 @@ fn finish<T, B>(
     track: Arc<Track>,
 ) -> Response<ReplyBody<B>> {
     track.answered();
-    if track.draining() {
+    if track.draining() || track.refuses_body() {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     if let Some(access) = &track.access {

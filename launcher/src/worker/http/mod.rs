@@ -29,6 +29,7 @@ mod connection;
 mod exchange;
 mod handover;
 mod io;
+mod remainder;
 mod serve;
 mod track;
 mod watchdog;

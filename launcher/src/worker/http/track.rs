@@ -18,11 +18,12 @@ use std::sync::atomic::{
     AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
 };
 use std::sync::{Mutex, OnceLock, PoisonError};
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 
 use http::Request;
 
 use super::access::Watch;
+use super::remainder::{Remainder, Skipped};
 use super::{Peer, Report, RequestLine};
 
 const BODY: u64 = 0b11;
@@ -30,6 +31,8 @@ const BODY_ENDED: u64 = 0;
 const BODY_OPEN: u64 = 1;
 /// Dropped before its end.
 const BODY_GONE: u64 = 2;
+/// The plugin does not want the rest, which the connection's task reads and throws away.
+const BODY_LEFT: u64 = 3;
 const NUMBER: u64 = 4;
 
 const STAYS: u8 = 0;
@@ -79,6 +82,8 @@ pub(super) struct Track {
     fate: AtomicU8,
     /// Changes with every transfer of bytes in either direction.
     progress: AtomicU32,
+    /// A body that the plugin has left, with its request's number.
+    left: Mutex<Option<(u64, Remainder)>>,
     /// First line of the request that was begun last, for the log.
     line: Mutex<RequestLine>,
     /// Of the connection's task, which is one task for the connection's life.
@@ -104,6 +109,7 @@ impl Track {
             old_client: AtomicBool::new(false),
             fate: AtomicU8::new(STAYS),
             progress: AtomicU32::new(0),
+            left: Mutex::default(),
             line: Mutex::default(),
             waker: OnceLock::new(),
         }
@@ -130,6 +136,28 @@ impl Track {
         if self.request.load(Acquire) == number | BODY_GONE {
             self.request.store(number | BODY_ENDED, Release);
         }
+    }
+
+    /// Throws away what has come of a body that the plugin left, until its end or until it is too much. hyper must have
+    /// been polled before.
+    pub(super) fn skip(&self, cx: &mut Context<'_>) {
+        let request = self.request.load(Acquire);
+        if request & BODY != BODY_LEFT {
+            return;
+        }
+        let number = request & !BODY;
+        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((_, remainder)) = left.as_mut().filter(|(of, _)| *of == number) else { return };
+        if let Poll::Ready(skipped) = remainder.poll(cx) {
+            *left = None;
+            let now = if skipped == Skipped::Whole { BODY_ENDED } else { BODY_GONE };
+            self.request.store(number | now, Release);
+        }
+    }
+
+    /// The plugin has dropped a request's body unread, and what is left of it is not read here.
+    pub(super) fn refuses_body(&self) -> bool {
+        self.request.load(Acquire) & BODY == BODY_GONE
     }
 
     /// Waiting is the plugin's right at this moment: it works on an answer and has what it needs.
@@ -325,6 +353,17 @@ impl Track {
     /// The request's body was dropped.
     pub(super) fn body_dropped(&self, number: u64) {
         if self.body_moves(number, BODY_GONE) {
+            self.wake();
+        }
+    }
+
+    /// The plugin has dropped the request's body, and the connection's task is to read what is left of it.
+    pub(super) fn body_left(&self, number: u64, remainder: Remainder) {
+        // The state after it: whoever sees the state finds the remainder.
+        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.body_moves(number, BODY_LEFT) {
+            *left = Some((number, remainder));
+            drop(left);
             self.wake();
         }
     }

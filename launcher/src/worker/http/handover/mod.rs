@@ -20,6 +20,7 @@
 //! It does not hand over HTTP/2, upgraded connections or TLS: there are none.
 
 mod message;
+mod patience;
 mod receiver;
 mod sender;
 
@@ -45,7 +46,7 @@ const WINDOW: usize = 2;
 /// served until less is left.
 pub(super) const PREFIX_MAX: usize = super::HEAD_MAX;
 
-/// How long a receipt may take before the sender serves on.
+/// How long a receipt may take before the sender serves on, of the time in which the sender has run.
 const STALL: Duration = Duration::from_millis(100);
 
 /// What a worker that leaves was told.

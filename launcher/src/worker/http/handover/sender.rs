@@ -20,8 +20,9 @@ use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
 
 use super::message::Writer;
+use super::patience::Patience;
 use super::receiver::{Arrived, Receiver};
-use super::{BATCH, Departure, Errand, STALL, WINDOW};
+use super::{BATCH, Departure, Errand, WINDOW};
 use crate::sys::{passing, readiness};
 use crate::worker::http::Event;
 use crate::worker::http::serve::Shared;
@@ -73,8 +74,8 @@ struct Sender<'a, P> {
     unreceived: usize,
     /// The last message did not fit into the queue.
     blocked: bool,
-    /// Of the last sign that somebody receives.
-    alive: Instant,
+    /// With those who receive, since the last sign of them.
+    patience: Patience,
     /// Nobody took the last time: one connection goes ahead, and the pause after it if it fails too.
     retrying: Option<Duration>,
 }
@@ -95,7 +96,7 @@ impl<'a, P: HttpPlugin> Sender<'a, P> {
             departed: VecDeque::new(),
             unreceived: 0,
             blocked: false,
-            alive: Instant::now(),
+            patience: Patience::new(),
             retrying: None,
         })
     }
@@ -146,7 +147,7 @@ impl<'a, P: HttpPlugin> Sender<'a, P> {
                 () = seats.woken() => {}
                 _ = self.receipts.readable(), if self.unreceived > 0 => {}
                 _ = self.give.writable(), if self.blocked => self.blocked = false,
-                () = sleep_until(self.alive + STALL), if stalls => {
+                () = self.patience.exhausted(), if stalls => {
                     self.serve_on(parked.as_deref_mut());
                     self.shared.tell_left();
                     self.pause().await;
@@ -161,7 +162,7 @@ impl<'a, P: HttpPlugin> Sender<'a, P> {
                 return;
             }
             self.unreceived = self.unreceived.saturating_sub(1);
-            self.alive = Instant::now();
+            self.patience.renew();
             self.retrying = None;
         }
     }
@@ -190,14 +191,14 @@ impl<'a, P: HttpPlugin> Sender<'a, P> {
                 // Which closes this process's descriptors and takes them out of its event loop, and sends nothing.
                 self.departed.drain(..count);
                 if self.unreceived == 0 {
-                    self.alive = Instant::now();
+                    self.patience.renew();
                 }
                 self.unreceived += 1;
                 Ok(())
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.blocked = true;
-                self.alive = Instant::now();
+                self.patience.renew();
                 Ok(())
             }
             Err(error) => Err(error),

@@ -95,6 +95,45 @@ async fn a_large_response_is_not_collected_in_memory() {
 }
 
 #[tokio::test]
+async fn a_body_that_nobody_reads_costs_no_connection() {
+    let served = serve(limits());
+    let mut client = served.connect().await;
+    for round in 0..20 {
+        // The answer is there before the body is.
+        client.send("POST /hello HTTP/1.1\r\nhost: x\r\ncontent-length: 300000\r\n\r\n").await;
+        let reply = client.reply().await;
+        assert!(reply.text() == "hello" && !reply.closes(), "round {round}: {reply:?}");
+        client.send(vec![b'x'; 300_000]).await;
+        client.send("POST /hello HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n").await;
+        assert_eq!(client.reply().await.text(), "hello", "round {round}");
+        for part in ["5\r\n12345\r\n", "3\r\nabc\r\n0\r\n", "\r\n"] {
+            client.send(part).await;
+        }
+    }
+    assert_eq!(client.get("/hello").await.text(), "hello");
+    assert_eq!(served.requests(), 41);
+}
+
+#[tokio::test]
+async fn a_body_is_not_read_for_nobody_without_end() {
+    let served = serve(limits());
+    let mut client = served.connect().await;
+    client.send("POST /hello HTTP/1.1\r\nhost: x\r\ncontent-length: 1048577\r\n\r\n").await;
+    let reply = client.reply().await;
+    assert!(reply.text() == "hello" && reply.closes(), "what was announced is too long: {reply:?}");
+    client.assert_closed().await;
+
+    let mut client = served.connect().await;
+    client.send("POST /hello HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n").await;
+    assert_eq!(client.reply().await.text(), "hello");
+    let chunk = [b"10000\r\n".as_slice(), &[b'x'; 0x10000], b"\r\n"].concat();
+    for _ in 0..17 {
+        client.send(&chunk).await;
+    }
+    client.assert_closed().await;
+}
+
+#[tokio::test]
 async fn a_client_that_expects_100_is_told_to_go_on_only_if_the_body_is_wanted() {
     let served = serve(limits());
     let mut client = served.connect().await;
