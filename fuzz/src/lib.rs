@@ -34,13 +34,14 @@ use worker::plugin::native::manifest;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const TARGETS: [Target; 6] = [
+pub const TARGETS: [Target; 7] = [
     ("api", api),
     ("channel", channel),
     ("config", config),
     ("elf", elf),
     ("escape", master::journal::escape),
     ("handover", worker::http::handover::read),
+    ("proxy", worker::http::proxy_head),
 ];
 
 /// A configuration: it is understood, or everything that is wrong is shown.

@@ -1,5 +1,6 @@
 //! Of the launcher's mechanisms those that the readers need.
 
+pub mod accept;
 pub mod memfd;
 pub mod page;
 pub mod readiness;

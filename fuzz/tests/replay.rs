@@ -71,6 +71,9 @@ const PIECES: &[&[u8]] = &[
     b"1.5GiB",
     b"100ms..30s",
     b"\x7fELF",
+    b"PROXY TCP4 ",
+    b"\r\n\r\n\0\r\nQUIT\n",
+    b"\x21\x11\0\x0c",
 ];
 
 fn mutate(random: &mut Random, inputs: &[(String, Vec<u8>)]) -> Vec<u8> {

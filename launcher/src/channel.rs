@@ -210,6 +210,9 @@ pub struct Listener {
     pub name: String,
     /// `127.0.0.1:8080`, `[::1]:8080` or `unix:/path`.
     pub address: String,
+    /// Whoever connects is a proxy, which says first whose the connection is.
+    #[serde(default)]
+    pub proxy_protocol: bool,
 }
 
 /// Limits of a worker.

@@ -101,10 +101,13 @@ impl Found {
 }
 
 fn places(listen: &[Listen]) -> String {
-    let place = |listen: &Listen| match &listen.address {
-        Address::Tcp(address) => address.to_string(),
-        Address::Unix { path, mode: None } => format!("unix:{}", path.display()),
-        Address::Unix { path, mode: Some(mode) } => format!("unix:{}?mode={mode:04o}", path.display()),
+    let place = |listen: &Listen| {
+        let place = match &listen.address {
+            Address::Tcp(address) => address.to_string(),
+            Address::Unix { path, mode: None } => format!("unix:{}", path.display()),
+            Address::Unix { path, mode: Some(mode) } => format!("unix:{}?mode={mode:04o}", path.display()),
+        };
+        if listen.proxy_protocol { place + " (PROXY protocol)" } else { place }
     };
     listen.iter().map(place).collect::<Vec<_>>().join(", ")
 }

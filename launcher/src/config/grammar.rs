@@ -151,6 +151,14 @@ pub(super) static SERVICE: &[Key] = &[
 pub(super) static LISTEN: &[Key] = &[
     key("name", Form::Text, "", "", "the name under which the plugin finds it; the address unless given"),
     key("address", Form::Text, "", "", "the address"),
+    key(
+        "proxy_protocol",
+        Form::Flag,
+        "false",
+        "true",
+        "whoever connects is a proxy that says first whose the connection is, by the PROXY protocol, version 1 or 2; a \
+         connection without that is closed",
+    ),
 ];
 
 /// The mapping under `access_log:`.

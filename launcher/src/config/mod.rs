@@ -99,6 +99,9 @@ pub struct Listen {
     pub name: String,
     /// Where.
     pub address: Address,
+    /// Whoever connects is a proxy, which says first whose the connection is.
+    #[serde(default)]
+    pub proxy_protocol: bool,
 }
 
 /// A listening address.

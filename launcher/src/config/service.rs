@@ -166,6 +166,7 @@ fn listener(
     base: &Path,
     resolve: &Resolve<'_>,
 ) -> Option<(Listen, Range<usize>)> {
+    let mut proxy_protocol = false;
     let (name, node, path) = match &item.value {
         Value::Mapping(_) => {
             let section = reader.section(Some(item), item.span.clone(), path, LISTEN);
@@ -174,6 +175,7 @@ fn listener(
             if let (Some(name), Some(node)) = (name, name_field.node) {
                 reader.accept(node, &name_field.path, well_named(name))?;
             }
+            proxy_protocol = reader.flag(&section.field("proxy_protocol"));
             let field = section.field("address");
             (name, required(reader, &section, &field)?, field.path)
         }
@@ -193,7 +195,7 @@ fn listener(
         }
     };
     let address = reader.accept(node, &path, listen::address(text, base, resolve))?;
-    let listen = Listen { name: name.unwrap_or(text).to_owned(), address };
+    let listen = Listen { name: name.unwrap_or(text).to_owned(), address, proxy_protocol };
     Some((listen, node.span.clone()))
 }
 

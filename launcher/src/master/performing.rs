@@ -104,7 +104,11 @@ impl Master {
             // a rollback returns to it.
             let (bound, _) = self.listeners.hold(listener).map_err(|error| error.to_string())?;
             parcel.push(bound.socket);
-            listeners.push(channel::Listener { name: listen.name.clone(), address: bound.address });
+            listeners.push(channel::Listener {
+                name: listen.name.clone(),
+                address: bound.address,
+                proxy_protocol: listen.proxy_protocol,
+            });
         }
         let access_log = settings.access_log.as_ref();
         let access_log = access_log.and_then(|log| access_logs::open(log, &mut parcel, &self.journal));

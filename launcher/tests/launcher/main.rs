@@ -25,6 +25,7 @@ mod native;
 mod network;
 mod orphans;
 mod output;
+mod proxied;
 mod sandbox;
 mod serving;
 mod static_files;

@@ -94,7 +94,7 @@ fn every_key_has_its_documented_meaning() {
     build: make all
     listen:
       - 127.0.0.1:8080
-      - { name: local, address: 'unix:run/hello.sock?mode=0660' }
+      - { name: local, address: 'unix:run/hello.sock?mode=0660', proxy_protocol: true }
       - tcp://[::1]:8081
     workers: 3
     env: { GREETING: hello, PORT: 0x1F, FLAG: yes, TRUE: true, RATE: 1.50, EMPTY: '' }
@@ -124,6 +124,7 @@ master:
     assert_eq!(hello.build.as_deref(), Some("make all"));
     assert_eq!(hello.listen[0].address, tcp("127.0.0.1:8080"));
     assert_eq!(hello.listen[1].name, "local");
+    assert_eq!(hello.listen.iter().map(|listen| listen.proxy_protocol).collect::<Vec<_>>(), [false, true, false]);
     let socket = Address::Unix { path: root.join("run/hello.sock"), mode: Some(0o660) };
     assert_eq!(hello.listen[1].address, socket);
     assert_eq!(hello.listen[2].address, tcp("[::1]:8081"));

@@ -117,7 +117,7 @@ impl<B> ReplyBody<B> {
         self.failed = true;
         cx.waker().wake_by_ref();
         self.track.response_cut();
-        (self.track.report)(Event::ResponseCut { request: &self.track.line(), peer: &self.track.peer, reason });
+        (self.track.report)(Event::ResponseCut { request: &self.track.line(), peer: self.track.peer(), reason });
         Poll::Pending
     }
 }

@@ -1,6 +1,8 @@
 //! The task of one connection.
 //!
 //! ```text
+//! greeting ──> (listeners behind a proxy only; see there)
+//!   v
 //! silent ──bytes──> hyper ──closed──> farewell
 //!   │                 │ between requests, and wanted by a successor: taken apart ──> Departure
 //!   │                 │ between requests, linger of the drain over: taken apart
@@ -25,11 +27,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
 use super::exchange;
-use super::handover::{Arrival, Departure, PREFIX_MAX};
+use super::greeting::{Greeted, greeting};
+use super::handover::{Arrival, Departure, Origin, PREFIX_MAX};
 use super::io::Io;
 use super::serve::Shared;
 use super::track::Track;
-use super::watchdog::{Expired, Watchdog};
+use super::watchdog::{Elapsed, Expired, Watchdog, head_timeout};
 use crate::sys::accept::Stream;
 use crate::worker::plugin::HttpPlugin;
 
@@ -53,7 +56,18 @@ pub(super) async fn run<P: HttpPlugin>(
     track: Arc<Track>,
     arrival: Arrival,
 ) -> Option<Departure> {
-    let mut watchdog = Watchdog::new(shared.limits.idle_timeout, arrival.elapsed);
+    let idle = shared.limits.idle_timeout;
+    let (stream, arrival) = match arrival.origin {
+        // Boxed, because other connections should not have the room for it in their tasks.
+        Origin::Due => match Box::pin(greet(&shared, stream, &track, arrival)).await {
+            Greeting::Over => return None,
+            Greeting::Departs(stream, arrival) => return Some(Departure { stream, track, arrival }),
+            Greeting::Done(stream, arrival) => (stream, arrival),
+        },
+        Origin::Socket | Origin::Announced(_) => (stream, arrival),
+    };
+    let origin = arrival.origin;
+    let mut watchdog = Watchdog::new(idle, arrival.elapsed);
     let mut io = Io::new(stream, arrival.prefix, track.clone());
     if io.prefix.is_empty() {
         match silence(&io.stream, &track, &mut watchdog).await {
@@ -61,7 +75,8 @@ pub(super) async fn run<P: HttpPlugin>(
             Silence::Over => return None,
             Silence::Departs => {
                 let elapsed = watchdog.elapsed(&track);
-                return Some(Departure { stream: io.stream, track, arrival: Arrival { prefix: io.prefix, elapsed } });
+                let arrival = Arrival { prefix: io.prefix, elapsed, origin };
+                return Some(Departure { stream: io.stream, track, arrival });
             }
         }
     }
@@ -112,7 +127,7 @@ pub(super) async fn run<P: HttpPlugin>(
                 laden = io.prefix.len() > PREFIX_MAX;
                 if !laden {
                     let elapsed = watchdog.elapsed(&track);
-                    let arrival = Arrival { prefix: io.prefix, elapsed };
+                    let arrival = Arrival { prefix: io.prefix, elapsed, origin };
                     return Some(Departure { stream: io.stream, track, arrival });
                 }
             }
@@ -134,6 +149,41 @@ pub(super) async fn run<P: HttpPlugin>(
                 }
                 return None;
             }
+        }
+    }
+}
+
+/// How the part of a proxy ends.
+enum Greeting {
+    /// What comes now is the client's.
+    Done(Stream, Arrival),
+    /// A successor wants the connection.
+    Departs(Stream, Arrival),
+    /// It is to be closed.
+    Over,
+}
+
+/// Waits until the proxy has said whose the connection is.
+async fn greet<P: HttpPlugin>(shared: &Shared<P>, mut stream: Stream, track: &Track, arrival: Arrival) -> Greeting {
+    let mut read = BytesMut::from(arrival.prefix);
+    let patience = head_timeout(shared.limits.idle_timeout);
+    match greeting(&mut stream, track, &mut read, patience, arrival.elapsed.head).await {
+        Greeted::Said(client) => {
+            let origin = client.map_or(Origin::Socket, Origin::Announced);
+            if let Some(client) = client {
+                track.announce(client);
+            }
+            Greeting::Done(stream, Arrival { prefix: read.freeze(), elapsed: Elapsed::default(), origin })
+        }
+        Greeted::Departs(head) => {
+            let elapsed = Elapsed { quiet: Duration::ZERO, head };
+            Greeting::Departs(stream, Arrival { prefix: read.freeze(), elapsed, origin: Origin::Due })
+        }
+        Greeted::Over(reason) => {
+            if let Some(reason) = reason {
+                shared.tell_ungreeted(track.peer(), &reason);
+            }
+            Greeting::Over
         }
     }
 }

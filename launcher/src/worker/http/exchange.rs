@@ -71,9 +71,9 @@ pub(super) fn begin<P: HttpPlugin>(
         access.begin(&request);
     }
     let limit = shared.limits.request_timeout;
-    let admitted = admit::<P>(&mut request, &track.peer);
+    let admitted = admit::<P>(&mut request, track.peer());
     if admitted.is_ok() {
-        shared.plugin.prepare(request.headers_mut(), &track.peer);
+        shared.plugin.prepare(request.headers_mut(), track.peer());
     }
     let told = has_body.then(|| (track.clone(), number));
     let held_back = has_body && request.headers().contains_key(EXPECT);
@@ -83,7 +83,7 @@ pub(super) fn begin<P: HttpPlugin>(
     // request between, or a variable for a part of it, is one more copy of a quarter of a kilobyte.
     match admitted {
         Ok(()) => Exchange {
-            stage: Stage::Called { work: shared.plugin.handle(request.map(body), &track.peer) },
+            stage: Stage::Called { work: shared.plugin.handle(request.map(body), track.peer()) },
             limit,
             timer: None,
             is_head,
@@ -159,7 +159,7 @@ fn fail<B>(failure: &Failure, track: Arc<Track>) -> Response<ReplyBody<B>> {
         .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     (track.report)(Event::RequestFailed {
         request: &track.line(),
-        peer: &track.peer,
+        peer: track.peer(),
         status: status.as_u16(),
         reason: &failure.reason,
     });

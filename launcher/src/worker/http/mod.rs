@@ -4,6 +4,8 @@
 //! listeners ── serve ──> connection (hyper http1) ──> exchange ──> plugin
 //!                 │           │ io, body: wrappers that keep book in track
 //!                 └─ seats: the connections that are open, asked to leave on drain
+//!
+//! behind a proxy that says whose a connection is: greeting, before there is a hyper connection
 //! ```
 //!
 //! [`Server::serve`] accepts until [`Control::hand_over`] or [`Control::drain`], then waits for its connections. With
@@ -27,8 +29,10 @@ pub mod access;
 mod body;
 mod connection;
 mod exchange;
+mod greeting;
 mod handover;
 mod io;
+mod proxy_protocol;
 mod remainder;
 mod serve;
 mod track;
@@ -170,6 +174,15 @@ pub enum Event<'a> {
         /// Why.
         reason: &'a str,
     },
+    /// A connection was closed because the proxy did not say whose it is; told once in ten seconds.
+    Ungreeted {
+        /// Name of the listener.
+        listener: &'a str,
+        /// Who connected.
+        peer: &'a Peer,
+        /// Why.
+        reason: &'a str,
+    },
     /// The listeners were let go for a drain, and every connection was asked to leave: no connection is accepted from
     /// now on, and no request begun on one that stands idle, if there are successors.
     NotAccepting,
@@ -217,6 +230,10 @@ impl fmt::Display for Event<'_> {
             Self::ResponseCut { request, peer, reason } => {
                 write!(formatter, "response to {request} from {peer} was cut: {reason}")
             }
+            Self::Ungreeted { listener, peer, reason } => write!(
+                formatter,
+                "a connection from {peer} to {listener} was closed: {reason} (told once in ten seconds)"
+            ),
             Self::NotAccepting => formatter.write_str("no connection is accepted any more"),
             Self::HandOverFailing { error } => {
                 write!(formatter, "connections cannot be handed over and are closed: {error}")

@@ -19,7 +19,7 @@ use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
 
 use super::access::{self, AccessLog};
-use super::handover::{self, Arrival, Arrived, Departure, Ended, Errand, Receiver};
+use super::handover::{self, Arrival, Arrived, Departure, Ended, Errand, Origin, Receiver};
 use super::track::Track;
 use super::{Event, HEAD_MAX, Peer, Report, connection};
 use crate::channel::statistics::Counters;
@@ -33,6 +33,9 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// How long a worker that has no room for them leaves connections of others alone.
 const NO_ROOM: Duration = Duration::from_millis(100);
+
+/// How long nothing is told of connections without a proxy's head after one was.
+const QUIET: Duration = Duration::from_secs(10);
 
 /// Messages of connections that are taken before those of the first of them have begun.
 const AHEAD: usize = 3;
@@ -56,6 +59,8 @@ pub(super) struct Shared<P> {
     pub(super) begun: AtomicU64,
     pub(super) http: http1::Builder,
     pub(super) report: Report,
+    /// When it was last told that a proxy did not say whose a connection is.
+    ungreeted: Mutex<Option<Instant>>,
     access: Option<Arc<AccessLog>>,
     pub(super) seats: Arc<Seats>,
     /// Names and authorities of the listeners.
@@ -66,6 +71,8 @@ struct Door {
     acceptor: Acceptor,
     name: Arc<str>,
     authority: Arc<str>,
+    /// Whose a connection is that comes in here.
+    origin: Origin,
 }
 
 /// Tells a running server what to do.
@@ -211,7 +218,8 @@ impl<P: HttpPlugin> Server<P> {
             let acceptor = Acceptor::new(descriptor)?;
             report(Event::Listening { listener: &listener.name, registration: acceptor.registration() });
             let authority = if listener.address.starts_with("unix:") { "localhost" } else { &listener.address };
-            doors.push(Door { acceptor, authority: authority.into(), name: listener.name.into() });
+            let origin = if listener.proxy_protocol { Origin::Due } else { Origin::Socket };
+            doors.push(Door { acceptor, authority: authority.into(), name: listener.name.into(), origin });
         }
         let mut http = http1::Builder::new();
         http.header_read_timeout(None).half_close(true).max_header_size(HEAD_MAX);
@@ -219,7 +227,9 @@ impl<P: HttpPlugin> Server<P> {
         let control = Control { seats: seats.clone() };
         let begun = AtomicU64::new(0);
         let listeners = doors.iter().map(|door| (door.name.clone(), door.authority.clone())).collect();
-        let shared = Arc::new(Shared { plugin, limits, counters, begun, http, report, access, seats, listeners });
+        let ungreeted = Mutex::default();
+        let shared =
+            Arc::new(Shared { plugin, limits, counters, begun, http, report, ungreeted, access, seats, listeners });
         Ok((Self { shared, doors, turn: 0, receiver: None }, control))
     }
 
@@ -339,10 +349,10 @@ impl<P: HttpPlugin> Server<P> {
     }
 
     fn seat(&self, door: usize, (stream, address): (Stream, PeerAddress)) {
-        let Door { name, authority, .. } = &self.doors[door];
+        let Door { name, authority, origin, .. } = &self.doors[door];
         let peer = Peer { address, listener: name.clone(), authority: authority.clone() };
         self.shared.counters.accepted.fetch_add(1, Relaxed);
-        self.shared.seat(stream, peer, Arrival::default());
+        self.shared.seat(stream, peer, Arrival { origin: *origin, ..Arrival::default() });
     }
 }
 
@@ -394,8 +404,21 @@ impl<P: HttpPlugin> Shared<P> {
         }
     }
 
+    /// Tells that a proxy did not say whose a connection is, but not of every one: anybody may connect.
+    pub(super) fn tell_ungreeted(&self, peer: &Peer, reason: &str) {
+        let now = Instant::now();
+        let mut last = self.ungreeted.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.is_none_or(|last| now.duration_since(last) >= QUIET) {
+            *last = Some(now);
+            (self.report)(Event::Ungreeted { listener: &peer.listener, peer, reason });
+        }
+    }
+
     /// Serves a connection in a task of its own.
-    pub(super) fn seat(self: &Arc<Self>, stream: Stream, peer: Peer, arrival: Arrival) -> Arc<Track> {
+    pub(super) fn seat(self: &Arc<Self>, stream: Stream, mut peer: Peer, arrival: Arrival) -> Arc<Track> {
+        if let Origin::Announced(client) = arrival.origin {
+            peer.address = client;
+        }
         let Self { report, access, seats, .. } = &**self;
         let counters = self.counters;
         let access = access.as_ref().map(|log| Box::new(access::Watch::new(log, &peer)));

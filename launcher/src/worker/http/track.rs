@@ -25,6 +25,7 @@ use http::Request;
 use super::access::Watch;
 use super::remainder::{Remainder, Skipped};
 use super::{Peer, Report, RequestLine};
+use crate::sys::accept::PeerAddress;
 
 const BODY: u64 = 0b11;
 const BODY_ENDED: u64 = 0;
@@ -50,8 +51,10 @@ const CLIENT_RESET: u8 = 3;
 
 /// State of one connection, shared by its task, its io and its bodies.
 pub(super) struct Track {
-    /// Who is at the other end.
-    pub(super) peer: Peer,
+    /// Who is at the other end of the socket.
+    socket: Peer,
+    /// Whom a proxy has named as the client.
+    announced: OnceLock<Peer>,
     /// Where what goes wrong is told.
     pub(super) report: Report,
     /// Where requests are told, if they are.
@@ -93,7 +96,8 @@ pub(super) struct Track {
 impl Track {
     pub(super) fn new(peer: Peer, report: Report, access: Option<Box<Watch>>) -> Self {
         Self {
-            peer,
+            socket: peer,
+            announced: OnceLock::new(),
             report,
             access,
             request: AtomicU64::new(BODY_ENDED),
@@ -112,6 +116,22 @@ impl Track {
             left: Mutex::default(),
             line: Mutex::default(),
             waker: OnceLock::new(),
+        }
+    }
+
+    // ---- about the client
+
+    /// The client, as far as it is known.
+    #[inline]
+    pub(super) fn peer(&self) -> &Peer {
+        self.announced.get().unwrap_or(&self.socket)
+    }
+
+    /// A proxy has named the client; before its first request.
+    pub(super) fn announce(&self, address: PeerAddress) {
+        let peer = self.announced.get_or_init(|| Peer { address, ..self.socket.clone() });
+        if let Some(access) = &self.access {
+            access.announce(peer);
         }
     }
 
@@ -381,7 +401,8 @@ impl Track {
         self.request.load(Acquire) & BODY != BODY_ENDED
     }
 
-    fn advance(&self) {
+    /// Bytes have moved.
+    pub(super) fn advance(&self) {
         self.progress.store(self.progress.load(Relaxed).wrapping_add(1), Relaxed);
     }
 

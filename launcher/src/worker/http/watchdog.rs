@@ -38,8 +38,13 @@ pub(super) enum Expired {
 pub(super) struct Elapsed {
     /// Since bytes have moved.
     pub(super) quiet: Duration,
-    /// Since the first byte of a head that is not complete; zero without one.
+    /// Since the first byte of a head that is not complete, zero without one; of a proxy's head, since it is due.
     pub(super) head: Duration,
+}
+
+/// How long a head may take, a request's and a proxy's.
+pub(super) fn head_timeout(idle: Duration) -> Duration {
+    if idle.is_zero() { HEAD_TIMEOUT } else { HEAD_TIMEOUT.min(idle) }
 }
 
 /// See the module.
@@ -68,7 +73,7 @@ impl Watchdog {
     pub(super) fn new(idle: Duration, earlier: Elapsed) -> Self {
         Self {
             idle,
-            head: if idle.is_zero() { HEAD_TIMEOUT } else { HEAD_TIMEOUT.min(idle) },
+            head: head_timeout(idle),
             earlier,
             timer: None,
             watched: false,

@@ -12,7 +12,7 @@ mod log;
 #[cfg(test)]
 mod tests;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Instant, SystemTime};
 
 use http::header::{HeaderName, REFERER, USER_AGENT};
@@ -20,6 +20,7 @@ use http::{Request, StatusCode, Version};
 
 use super::Peer;
 use crate::channel::AccessFormat;
+use crate::sys::accept::PeerAddress;
 pub use log::{AccessLog, Identity};
 
 /// nginx's number for a client that left before it was answered.
@@ -33,6 +34,8 @@ const KEPT: usize = 1024;
 pub(super) struct Watch {
     log: Arc<AccessLog>,
     client: Box<str>,
+    /// Whom a proxy has named as the client.
+    announced: OnceLock<Box<str>>,
     open: Mutex<Option<Entry>>,
 }
 
@@ -67,11 +70,13 @@ pub(super) enum End {
 
 impl Watch {
     pub(super) fn new(log: &Arc<AccessLog>, peer: &Peer) -> Watch {
-        let client = match peer.address {
-            crate::sys::accept::PeerAddress::Inet(address) => address.ip().to_canonical().to_string(),
-            crate::sys::accept::PeerAddress::Unix => "unix:".to_owned(),
-        };
-        Watch { log: Arc::clone(log), client: client.into(), open: Mutex::new(None) }
+        Watch { log: Arc::clone(log), client: shown(peer), announced: OnceLock::new(), open: Mutex::new(None) }
+    }
+
+    /// A proxy has named the client.
+    #[cold]
+    pub(super) fn announce(&self, peer: &Peer) {
+        self.announced.get_or_init(|| shown(peer));
     }
 
     /// A request's head is complete.
@@ -134,14 +139,22 @@ impl Watch {
 
     fn write(&self, entry: &Entry, end: End) {
         let took = entry.begun.elapsed();
+        let client = self.announced.get().unwrap_or(&self.client);
         self.log.write(|to| match self.log.format() {
-            AccessFormat::Json => line::json(&self.log.identity, &self.client, entry, end, took, to),
-            AccessFormat::Combined => line::combined(&self.client, entry, to),
+            AccessFormat::Json => line::json(&self.log.identity, client, entry, end, took, to),
+            AccessFormat::Combined => line::combined(client, entry, to),
         });
     }
 
     fn open(&self) -> MutexGuard<'_, Option<Entry>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn shown(peer: &Peer) -> Box<str> {
+    match peer.address {
+        PeerAddress::Inet(address) => address.ip().to_canonical().to_string().into(),
+        PeerAddress::Unix => "unix:".into(),
     }
 }
 

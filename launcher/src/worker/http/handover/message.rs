@@ -1,23 +1,40 @@
 //! The messages between a worker that leaves and those that stay: which connection is which, in bytes.
 //!
 //! ```text
-//! message:    version u8 = 1, connections u8 (1..=64), then that many connections
-//! connection: listener's name, listener's address, quiet u32 ms, head u32 ms, prefix
+//! message:    version u8 = 1 or 2, connections u8 (1..=64), then that many connections
+//! connection: listener's name, listener's address, quiet u32 ms, head u32 ms, in version 2 the origin, prefix
 //! text, prefix: length u32, bytes
+//! origin:     u8: 0 the socket's, 1 a proxy has still to say it, 2 a Unix socket's, 4 IPv4, 6 IPv6; 4 and 6 are followed
+//!             by the address in network order and the port u16
 //! descriptors: the sender's receipts, then one socket a connection
 //! ```
 //!
 //! Numbers are little-endian. The sender is another process whose plugin may have written anywhere in its memory:
 //! everything is checked, and nothing larger than a message can come of it.
+//!
+//! Version 2 is used only where a proxy names the clients, so that workers of a program that does not know it understand
+//! everything that they could have.
 
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{Arrival, BATCH, PREFIX_MAX};
+use super::{Arrival, BATCH, Origin, PREFIX_MAX};
+use crate::sys::accept::PeerAddress;
 use crate::worker::http::watchdog::Elapsed;
 
-const VERSION: u8 = 1;
+const PLAIN: u8 = 1;
+const WITH_ORIGINS: u8 = 2;
+
+const OF_SOCKET: u8 = 0;
+const DUE: u8 = 1;
+const OF_UNIX: u8 = 2;
+const OF_V4: u8 = 4;
+const OF_V6: u8 = 6;
+
+/// Bytes of the longest origin.
+const ORIGIN_MAX: usize = 1 + 16 + 2;
 
 /// Bytes of a listener's name or address. A Unix address is at most 5 + 107 bytes; a name is an operator's.
 const TEXT_MAX: usize = 1024;
@@ -34,12 +51,14 @@ pub(super) struct Item {
     pub(super) authority: String,
     pub(super) quiet: Duration,
     pub(super) head: Duration,
+    pub(super) origin: Origin,
     pub(super) prefix: Bytes,
 }
 
 impl Item {
     pub(super) fn arrival(self) -> Arrival {
-        Arrival { prefix: self.prefix, elapsed: Elapsed { quiet: self.quiet, head: self.head } }
+        let elapsed = Elapsed { quiet: self.quiet, head: self.head };
+        Arrival { prefix: self.prefix, elapsed, origin: self.origin }
     }
 }
 
@@ -49,15 +68,17 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn new() -> Self {
-        Self { bytes: vec![VERSION, 0] }
+    /// For connections all of which are as their sockets say, or not.
+    pub(super) fn new(with_origins: bool) -> Self {
+        Self { bytes: vec![if with_origins { WITH_ORIGINS } else { PLAIN }, 0] }
     }
 
     /// Adds a connection; false if this message has no room for it.
     pub(super) fn push(&mut self, listener: &str, authority: &str, arrival: &Arrival) -> bool {
-        let length = listener.len() + authority.len() + arrival.prefix.len() + 5 * size_of::<u32>();
+        let length = listener.len() + authority.len() + arrival.prefix.len() + 5 * size_of::<u32>() + ORIGIN_MAX;
         let texts = listener.len().max(authority.len()) <= TEXT_MAX;
-        if !texts || usize::from(self.bytes[1]) >= BATCH || self.bytes.len() + length > MESSAGE_MAX {
+        let expressible = self.bytes[0] == WITH_ORIGINS || arrival.origin == Origin::Socket;
+        if !texts || !expressible || usize::from(self.bytes[1]) >= BATCH || self.bytes.len() + length > MESSAGE_MAX {
             return false;
         }
         self.bytes[1] += 1;
@@ -65,6 +86,9 @@ impl Writer {
         self.block(authority.as_bytes());
         self.milliseconds(arrival.elapsed.quiet);
         self.milliseconds(arrival.elapsed.head);
+        if self.bytes[0] == WITH_ORIGINS {
+            self.origin(arrival.origin);
+        }
         self.block(&arrival.prefix);
         true
     }
@@ -77,6 +101,27 @@ impl Writer {
         // `push` has bounded it.
         self.number(u32::try_from(block.len()).unwrap_or(u32::MAX));
         self.bytes.extend_from_slice(block);
+    }
+
+    fn origin(&mut self, origin: Origin) {
+        match origin {
+            Origin::Socket => self.bytes.push(OF_SOCKET),
+            Origin::Due => self.bytes.push(DUE),
+            Origin::Announced(PeerAddress::Unix) => self.bytes.push(OF_UNIX),
+            Origin::Announced(PeerAddress::Inet(client)) => {
+                match client.ip() {
+                    IpAddr::V4(ip) => {
+                        self.bytes.push(OF_V4);
+                        self.bytes.extend(ip.octets());
+                    }
+                    IpAddr::V6(ip) => {
+                        self.bytes.push(OF_V6);
+                        self.bytes.extend(ip.octets());
+                    }
+                }
+                self.bytes.extend(client.port().to_le_bytes());
+            }
+        }
     }
 
     fn milliseconds(&mut self, duration: Duration) {
@@ -103,14 +148,18 @@ pub(super) enum Malformed {
     Text,
     #[error("a prefix is too long")]
     Prefix,
+    #[error("it names a client in an unknown way")]
+    Origin,
 }
 
 /// The connections of a message.
 pub(super) fn read(bytes: Bytes) -> Result<Vec<Item>, Malformed> {
     let mut reader = Reader(bytes);
-    if reader.byte()? != VERSION {
-        return Err(Malformed::Version);
-    }
+    let with_origins = match reader.byte()? {
+        PLAIN => false,
+        WITH_ORIGINS => true,
+        _ => return Err(Malformed::Version),
+    };
     let count = usize::from(reader.byte()?);
     if !(1..=BATCH).contains(&count) {
         return Err(Malformed::Count);
@@ -122,6 +171,7 @@ pub(super) fn read(bytes: Bytes) -> Result<Vec<Item>, Malformed> {
             authority: reader.text()?,
             quiet: reader.milliseconds()?,
             head: reader.milliseconds()?,
+            origin: if with_origins { reader.origin()? } else { Origin::Socket },
             prefix: reader.block(PREFIX_MAX, Malformed::Prefix)?,
         });
     }
@@ -140,8 +190,25 @@ impl Reader {
     }
 
     fn number(&mut self) -> Result<u32, Malformed> {
-        let bytes = self.take(size_of::<u32>())?;
-        bytes.first_chunk().map(|bytes| u32::from_le_bytes(*bytes)).ok_or(Malformed::Short)
+        Ok(u32::from_le_bytes(self.array()?))
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
+        let bytes = self.take(N)?;
+        bytes.first_chunk().copied().ok_or(Malformed::Short)
+    }
+
+    fn origin(&mut self) -> Result<Origin, Malformed> {
+        let ip = match self.byte()? {
+            OF_SOCKET => return Ok(Origin::Socket),
+            DUE => return Ok(Origin::Due),
+            OF_UNIX => return Ok(Origin::Announced(PeerAddress::Unix)),
+            OF_V4 => IpAddr::from(self.array::<4>()?),
+            OF_V6 => IpAddr::from(self.array::<16>()?),
+            _ => return Err(Malformed::Origin),
+        };
+        let port = u16::from_le_bytes(self.array()?);
+        Ok(Origin::Announced(PeerAddress::Inet(SocketAddr::new(ip, port))))
     }
 
     fn milliseconds(&mut self) -> Result<Duration, Malformed> {
@@ -169,11 +236,11 @@ mod tests {
 
     fn arrival(prefix: &'static [u8]) -> Arrival {
         let elapsed = Elapsed { quiet: Duration::from_millis(1500), head: Duration::from_millis(20) };
-        Arrival { prefix: Bytes::from_static(prefix), elapsed }
+        Arrival { prefix: Bytes::from_static(prefix), elapsed, origin: Origin::Socket }
     }
 
     fn written(count: usize, prefix: &'static [u8]) -> Bytes {
-        let mut writer = Writer::new();
+        let mut writer = Writer::new(false);
         for _ in 0..count {
             assert!(writer.push("front", "127.0.0.1:80", &arrival(prefix)));
         }
@@ -191,13 +258,41 @@ mod tests {
     }
 
     #[test]
+    fn whom_a_proxy_has_named_travels_with_the_connection() {
+        let inet = |address: &str| Origin::Announced(PeerAddress::Inet(address.parse().expect("an address")));
+        let origins = [
+            inet("192.0.2.7:56324"),
+            Origin::Socket,
+            inet("[2001:db8::7]:1"),
+            Origin::Due,
+            Origin::Announced(PeerAddress::Unix),
+        ];
+        let mut writer = Writer::new(true);
+        for origin in origins {
+            assert!(writer.push("front", "127.0.0.1:80", &Arrival { origin, ..arrival(b"GET") }));
+        }
+        let whole = Bytes::copy_from_slice(writer.bytes());
+        let items = read(whole.clone()).expect("well-formed");
+        assert_eq!(items.iter().map(|item| item.origin).collect::<Vec<_>>(), origins);
+        assert!(items.iter().all(|item| item.prefix == "GET"));
+        for length in 0..whole.len() {
+            assert_eq!(read(whole.slice(..length)), Err(Malformed::Short), "{length} bytes");
+        }
+        let mut plain = Writer::new(false);
+        assert!(
+            !plain.push("front", "127.0.0.1:80", &Arrival { origin: origins[0], ..arrival(b"") }),
+            "it cannot say it"
+        );
+    }
+
+    #[test]
     fn a_full_message_takes_no_more() {
-        let mut writer = Writer::new();
+        let mut writer = Writer::new(false);
         let all = (0..100).filter(|_| writer.push("front", "localhost", &arrival(b""))).count();
         assert_eq!(all, BATCH);
         assert_eq!(read(Bytes::copy_from_slice(writer.bytes())).expect("well-formed").len(), BATCH);
         static LARGE: [u8; PREFIX_MAX] = [b'x'; PREFIX_MAX];
-        let mut writer = Writer::new();
+        let mut writer = Writer::new(false);
         assert!(writer.push("front", "localhost", &arrival(&LARGE)));
         assert!(!writer.push("front", "localhost", &arrival(&LARGE)));
         assert!(writer.push("front", "localhost", &arrival(b"GET")));
@@ -217,7 +312,7 @@ mod tests {
 
     #[test]
     fn what_announces_too_much_is_refused() {
-        assert_eq!(read(Bytes::from_static(&[2, 1])), Err(Malformed::Version));
+        assert_eq!(read(Bytes::from_static(&[3, 1])), Err(Malformed::Version));
         assert_eq!(read(Bytes::from_static(&[1, 0])), Err(Malformed::Count));
         assert_eq!(read(Bytes::from_static(&[1, 65])), Err(Malformed::Count));
         assert_eq!(read(Bytes::from_static(&[1, 1, 255, 255, 255, 255])), Err(Malformed::Text));

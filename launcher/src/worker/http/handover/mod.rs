@@ -34,7 +34,7 @@ pub(super) use self::receiver::{Arrived, Receiver};
 pub(super) use self::sender::{Ended, hand_over};
 use super::track::Track;
 use super::watchdog::Elapsed;
-use crate::sys::accept::Stream;
+use crate::sys::accept::{PeerAddress, Stream};
 
 /// Connections that are asked to depart at once, and connections of a message.
 const BATCH: usize = 64;
@@ -58,6 +58,18 @@ pub(super) struct Errand {
     pub(super) successors: u32,
 }
 
+/// Who says who the client of a connection is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// The socket.
+    #[default]
+    Socket,
+    /// A proxy, which has not yet.
+    Due,
+    /// A proxy, which has.
+    Announced(PeerAddress),
+}
+
 /// What comes with a connection besides its socket.
 #[derive(Debug, Default)]
 pub(super) struct Arrival {
@@ -65,6 +77,8 @@ pub(super) struct Arrival {
     pub(super) prefix: Bytes,
     /// What its clocks have counted.
     pub(super) elapsed: Elapsed,
+    /// Whose it is.
+    pub(super) origin: Origin,
 }
 
 /// A connection that was taken apart between two requests.

@@ -143,6 +143,6 @@ impl<P: HttpPlugin> Shared<P> {
     /// Serves a connection again that nobody took.
     pub(super) fn seat_again(self: &Arc<Self>, departure: Departure) -> Arc<Track> {
         let Departure { stream, track, arrival } = departure;
-        self.seat(stream, track.peer.clone(), arrival)
+        self.seat(stream, track.peer().clone(), arrival)
     }
 }

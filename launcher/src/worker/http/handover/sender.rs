@@ -22,7 +22,7 @@ use tokio::time::{Instant, sleep_until};
 use super::message::Writer;
 use super::patience::Patience;
 use super::receiver::{Arrived, Receiver};
-use super::{BATCH, Departure, Errand, WINDOW};
+use super::{BATCH, Departure, Errand, Origin, WINDOW};
 use crate::sys::{passing, readiness};
 use crate::worker::http::Event;
 use crate::worker::http::serve::Shared;
@@ -169,9 +169,10 @@ impl<'a, P: HttpPlugin> Sender<'a, P> {
 
     /// Sends one message of what has departed, if it fits into the queue.
     fn send(&mut self, most: usize) -> io::Result<()> {
-        let mut message = Writer::new();
+        let named = |departure: &Departure| departure.arrival.origin != Origin::Socket;
+        let mut message = Writer::new(self.departed.iter().take(most).any(named));
         let written = |departure: &&Departure| {
-            let peer = &departure.track.peer;
+            let peer = departure.track.peer();
             message.push(&peer.listener, &peer.authority, &departure.arrival)
         };
         let count = self.departed.iter().take(most).take_while(written).count();

@@ -261,7 +261,11 @@ async fn a_unix_socket_is_served() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("socket");
     let listener = std::os::unix::net::UnixListener::bind(&path).expect("a free path");
-    let named = crate::channel::Listener { name: "front".into(), address: format!("unix:{}", path.display()) };
+    let named = crate::channel::Listener {
+        name: "front".into(),
+        address: format!("unix:{}", path.display()),
+        proxy_protocol: false,
+    };
     let (server, control) = super::Server::new(
         std::sync::Arc::default(),
         limits(),

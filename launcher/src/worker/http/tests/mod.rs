@@ -8,6 +8,7 @@ mod failures;
 mod handover;
 mod limits;
 mod messages;
+mod proxied;
 mod sharing;
 mod toy;
 
@@ -69,9 +70,17 @@ fn serve_on(listener: std::net::TcpListener, limits: Limits) -> Served {
 
 /// `take`: the receiving end of a hand-over.
 fn serve_with(listener: std::net::TcpListener, limits: Limits, take: Option<OwnedFd>) -> Served {
+    serve_as(listener, false, limits, take)
+}
+
+fn serve_behind_a_proxy(listener: std::net::TcpListener, limits: Limits, take: Option<OwnedFd>) -> Served {
+    serve_as(listener, true, limits, take)
+}
+
+fn serve_as(listener: std::net::TcpListener, proxy_protocol: bool, limits: Limits, take: Option<OwnedFd>) -> Served {
     let address = listener.local_addr().expect("bound");
     let shared = OwnedFd::from(listener.try_clone().expect("a descriptor"));
-    let named = Listener { name: "front".to_owned(), address: address.to_string() };
+    let named = Listener { name: "front".to_owned(), address: address.to_string(), proxy_protocol };
     let plugin = Arc::new(Toy::default());
     let counters = Counters::unshared();
     let events = Arc::new(Mutex::new(Vec::new()));

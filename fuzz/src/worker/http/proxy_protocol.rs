@@ -1,0 +1,1 @@
+../../../../launcher/src/worker/http/proxy_protocol.rs
