@@ -1,7 +1,7 @@
 //! Every message between the master and a worker, its framing, and the descriptors that travel with it.
 //!
 //! The channel is one `SOCK_SEQPACKET` socketpair a worker: one packet is one JSON object
-//! `{"v":1,"type":…}`, and descriptors ride on the packet that they belong to (`SCM_RIGHTS`, unix(7)).
+//! `{"v":2,"message":{"type":…}}`, and descriptors ride on the packet that they belong to (`SCM_RIGHTS`, unix(7)).
 //! A payload that does not fit a packet travels in a sealed memfd that is the first descriptor of its packet.
 //!
 //! What is asked for seldom and changes often is no message: workers count in a page that the master reads
@@ -31,7 +31,7 @@ pub mod dev;
 pub mod statistics;
 
 /// Version of the message set. Master and worker are one binary except across an upgrade of the master.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// What the master tells a worker.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -84,6 +84,17 @@ pub enum ToMaster {
     Recycle {
         /// Which limit it reached, in words.
         reason: String,
+    },
+    /// Its loop turns again after a second's rest. From now on it is expected to say so once a second.
+    Busy,
+    /// Its loop still turns.
+    Beat,
+    /// Its loop has rested for a second.
+    Idle,
+    /// It was asked where it is, and ends: the frames of its main thread, the innermost first.
+    Stuck {
+        /// `#0 function+0x10 (file+0x1234)`.
+        frames: Vec<String>,
     },
     /// In `launcher dev`: a request was not answered by the plugin.
     RequestFailed(dev::Asked),
@@ -239,6 +250,12 @@ const INLINE: usize = 32 * 1024;
 /// Bytes of a message that the worker accepts from its master in a memfd.
 const LARGE: u64 = 64 * 1024 * 1024;
 
+/// How a worker says [`ToMaster::Stuck`] where it may allocate nothing: what stands before and after its frames.
+pub const STUCK: (&str, &str) = (r#"{"v":2,"message":{"type":"stuck","frames":["#, "]}}");
+
+/// When to look again whether a message can be sent, where nothing tells it.
+const AGAIN: Duration = Duration::from_millis(10);
+
 /// Descriptors that one packet may carry; the kernel's own limit is 253 (`SCM_MAX_FD`, unix(7)).
 pub const DESCRIPTORS: usize = 64;
 
@@ -328,7 +345,8 @@ impl Channel {
     /// Adopt an end, which does not block any more. Must be called within a runtime.
     pub fn new(socket: OwnedFd) -> io::Result<Channel> {
         rustix::io::ioctl_fionbio(&socket, true)?;
-        let socket = crate::sys::readiness::register(socket, Interest::READABLE | Interest::WRITABLE)?;
+        // Not for writing: whatever the peer reads would wake this loop.
+        let socket = crate::sys::readiness::register(socket, Interest::READABLE)?;
         Ok(Channel { socket, room: Room::default() })
     }
 
@@ -347,16 +365,25 @@ impl Channel {
     pub async fn send<T: Serialize>(&self, message: &T, descriptors: &[BorrowedFd<'_>]) -> Result<(), ChannelError> {
         let packet = Packet::encode(message)?;
         let descriptors = packet.with(descriptors)?;
-        self.socket
-            .async_io(Interest::WRITABLE, |socket| match transmit(socket.as_fd(), &packet.bytes, &descriptors) {
+        loop {
+            match transmit(self.socket.get_ref().as_fd(), &packet.bytes, &descriptors) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.writable().await,
                 // The user's limit of descriptors in flight: back-pressure, like a full queue.
-                Err(error) if error.raw_os_error() == Some(libc::ETOOMANYREFS) => {
-                    Err(io::Error::from(io::ErrorKind::WouldBlock))
-                }
-                other => other,
-            })
-            .await?;
-        Ok(())
+                Err(error) if error.raw_os_error() == Some(libc::ETOOMANYREFS) => tokio::time::sleep(AGAIN).await,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                other => return Ok(other?),
+            }
+        }
+    }
+
+    /// Waits until the peer's queue has room.
+    async fn writable(&self) {
+        let again = self.socket.get_ref().try_clone();
+        match again.and_then(|socket| crate::sys::readiness::register(socket, Interest::WRITABLE)) {
+            Ok(socket) => drop(socket.writable().await),
+            // No descriptor is left for it.
+            Err(_) => tokio::time::sleep(AGAIN).await,
+        }
     }
 
     /// The next message, or `None` when the peer is gone.
@@ -390,9 +417,9 @@ impl Channel {
 }
 
 impl Channel {
-    /// Send the first message of all, for which there is room: what is in the socket arrives whatever becomes of this
-    /// process. `false`: it was not sent.
-    pub fn send_first<T: Serialize>(&self, message: &T, descriptors: &[BorrowedFd<'_>]) -> Result<bool, ChannelError> {
+    /// Send a message if there is room for it: what is in the socket arrives whatever becomes of this process. `false`: it
+    /// was not sent.
+    pub fn send_now<T: Serialize>(&self, message: &T, descriptors: &[BorrowedFd<'_>]) -> Result<bool, ChannelError> {
         let packet = Packet::encode(message)?;
         let descriptors = packet.with(descriptors)?;
         match transmit(self.socket.get_ref().as_fd(), &packet.bytes, &descriptors) {
@@ -565,11 +592,11 @@ mod tests {
     fn garbage_is_an_error_and_not_a_panic() {
         let (ours, theirs) = pair().expect("socketpair");
         let many = vec![b' '; 60_000];
-        for garbage in [&b"{"[..], b"\xff\xfe", b"{}", b"{\"v\":2,\"message\":{\"type\":\"ready\"}}", &many] {
+        for garbage in [&b"{"[..], b"\xff\xfe", b"{}", b"{\"v\":1,\"message\":{\"type\":\"ready\"}}", &many] {
             transmit(ours.as_fd(), garbage, &[]).expect("sent");
             assert!(receive(&theirs, Large::Accepted).is_err(), "{:?} was taken", String::from_utf8_lossy(garbage));
         }
-        transmit(ours.as_fd(), b"{\"v\":1,\"large\":9}", &[]).expect("sent");
+        transmit(ours.as_fd(), b"{\"v\":2,\"large\":9}", &[]).expect("sent");
         assert!(receive(&theirs, Large::Accepted).is_err(), "a large message without its memfd was taken");
     }
 
@@ -583,6 +610,17 @@ mod tests {
         assert!(control.push(SendAncillaryMessage::ScmRights(&many)));
         rustix::net::sendmsg(&ours, &[IoSlice::new(b"{}")], &mut control, SendFlags::NOSIGNAL).expect("sent");
         assert!(matches!(receive(&theirs, Large::Refused), Err(ChannelError::Protocol(_))));
+    }
+
+    #[test]
+    fn what_is_said_without_allocating_is_a_message() {
+        let (before, after) = STUCK;
+        let packet = format!("{before}\"#0 a+0x1 (b+0x2)\",\"#1 c\"{after}");
+        let (ours, theirs) = pair().expect("socketpair");
+        transmit(ours.as_fd(), packet.as_bytes(), &[]).expect("sent");
+        let (message, _) = receive(&theirs, Large::Refused).expect("read").expect("a message");
+        let frames = ["#0 a+0x1 (b+0x2)", "#1 c"].map(str::to_owned).to_vec();
+        assert_eq!(message, ToMaster::Stuck { frames });
     }
 
     #[test]

@@ -42,6 +42,7 @@ pub fn differences(was: &Service, is: &Service) -> Vec<String> {
     found.shown("limits.connections", &was.limits.connections, &is.limits.connections);
     found.shown("limits.max_requests", &was.limits.max_requests, &is.limits.max_requests);
     found.time("limits.max_lifetime", was.limits.max_lifetime, is.limits.max_lifetime);
+    found.time("limits.stuck_timeout", was.limits.stuck_timeout, is.limits.stuck_timeout);
     found.shown("wasm.memory", &was.wasm.memory, &is.wasm.memory);
     found.time("wasm.cpu_time", was.wasm.cpu_time, is.wasm.cpu_time);
     found.optional("wasm.reuse", was.wasm.reuse.as_ref(), is.wasm.reuse.as_ref());

@@ -280,6 +280,14 @@ static LIMITS: &[Key] = &[
         "24h",
         "age at which a worker is replaced gracefully; 0s: never",
     ),
+    key(
+        "stuck_timeout",
+        Form::Duration { zero: true },
+        "30s",
+        "10s",
+        "how long the loop of a worker may stand still before the worker is ended, with a backtrace, and replaced; at \
+         least 3s; 0s: for ever",
+    ),
 ];
 
 static WASM: &[Key] = &[

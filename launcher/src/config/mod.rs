@@ -202,6 +202,8 @@ pub struct Limits {
     pub max_requests: u64,
     /// Zero: never.
     pub max_lifetime: Duration,
+    /// Of a loop that stands still; zero: never.
+    pub stuck_timeout: Duration,
 }
 
 /// `wasm:`

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
+use std::time::Duration;
 
 use super::access_log::access_log;
 use super::diagnostics::{Complaint, Diagnostic, quoted};
@@ -366,7 +367,20 @@ fn limits(reader: &mut Reader<'_>, service: &Section<'_>) -> Limits {
         connections: reader.small(&section.field("connections")),
         max_requests: reader.count(&section.field("max_requests")),
         max_lifetime: reader.duration(&section.field("max_lifetime")),
+        stuck_timeout: stuck_timeout(reader, &section.field("stuck_timeout")),
     }
+}
+
+/// Shorter than a few of a worker's beats it would end workers that are well.
+fn stuck_timeout(reader: &mut Reader<'_>, field: &Field<'_>) -> Duration {
+    const LEAST: Duration = Duration::from_secs(3);
+    let timeout = reader.duration(field);
+    if let (true, Some(node)) = (!timeout.is_zero() && timeout < LEAST, field.node) {
+        let complaint = Complaint::new("a worker tells once a second that it is well, so 3s is the least")
+            .help("write 3s or more, or 0s to leave stuck workers as they are");
+        reader.complain(node.span.clone(), &field.path, complaint);
+    }
+    timeout
 }
 
 fn wasm(reader: &mut Reader<'_>, service: &Section<'_>, base: &Path, native: bool) -> Wasm {

@@ -242,7 +242,11 @@ impl Master {
         }
         let spawned = clock.read(then.spawned);
         let (accepts, failure) = (then.accepts, then.failure.clone());
-        self.workers.insert(id, Running { service: key, name, child, spawned, accepts, failure });
+        self.workers.insert(id, Running { service: key, name, child, spawned, accepts, failure, stuck: None });
+        if state.serves() {
+            // What it was asked to repeat wakes it, and it says how it is. One that is stuck does not.
+            self.heard(id);
+        }
         match state {
             // Whether it was told is not known; the second time changes nothing.
             pool::State::Draining { .. } => self.send_off(key, id),

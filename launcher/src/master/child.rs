@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::Interest;
 use tokio::net::unix::pipe::Receiver;
@@ -24,6 +24,9 @@ const UNREAD: usize = 64;
 
 /// How long the keeper may take to tell how a worker ended that is not our child.
 const TOLD: Duration = Duration::from_secs(1);
+
+/// How long a worker that is stuck may take to tell where it is before it is killed.
+const ANSWER: Duration = Duration::from_secs(5);
 
 /// What a child does.
 #[derive(Debug)]
@@ -55,8 +58,16 @@ pub struct Child {
     pub channel: Arc<Channel>,
     /// Its output.
     pub output: Output,
-    kill: mpsc::UnboundedSender<()>,
+    orders: mpsc::UnboundedSender<Order>,
     parcels: mpsc::Sender<Parcel>,
+}
+
+/// What becomes of a child.
+#[derive(Debug, Clone, Copy)]
+enum Order {
+    Kill,
+    /// Ask it where it is, by the signal that ends it with a backtrace; kill it if it does not answer.
+    Ask,
 }
 
 /// A child's output pipes.
@@ -115,7 +126,7 @@ impl Child {
         let channel = Arc::new(Channel::new(ours)?);
         let borrowed: Vec<_> = first.1.iter().map(|descriptor| descriptor.as_fd()).collect();
         // Before anything else, so that a worker whose channel is kept has it whatever becomes of this process.
-        let sent = channel.send_first(&first.0, &borrowed).map_err(io::Error::other)?;
+        let sent = channel.send_now(&first.0, &borrowed).map_err(io::Error::other)?;
         command.stdin(Stdio::from(theirs)).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut process = sys::process::Process::spawn(command)?;
         // `command` keeps the worker's end of the channel open: let it go, or its end of file never comes.
@@ -162,16 +173,16 @@ impl Child {
         R: Future<Output = ()> + Send,
     {
         let exit = sys::readiness::register(pidfd.try_clone()?, Interest::READABLE)?;
-        let (kill, kills) = mpsc::unbounded_channel();
+        let (orders, ordered) = mpsc::unbounded_channel();
         let (parcels, outgoing) = mpsc::channel(UNREAD);
         let sender = tokio::spawn(send_all(Arc::clone(&channel), outgoing));
         let watched = Arc::clone(&channel);
         tokio::spawn(async move {
-            let status = watch(body, exit, &watched, kills, &report).await;
+            let status = watch(body, exit, &watched, ordered, &report).await;
             sender.abort();
             report(Event::Exited(status)).await;
         });
-        Ok(Child { pid, pidfd, channel, output, kill, parcels })
+        Ok(Child { pid, pidfd, channel, output, orders, parcels })
     }
 
     /// Queue a message. `false`: it was dropped, the child does not read.
@@ -182,7 +193,12 @@ impl Child {
     /// Kill the child and its whole process group.
     pub fn kill(&self) {
         // The task is gone only when the child is.
-        let _ = self.kill.send(());
+        let _ = self.orders.send(Order::Kill);
+    }
+
+    /// End the child, which does nothing any more; it is told to say where it is, which takes a while.
+    pub fn end_stuck(&self) {
+        let _ = self.orders.send(Order::Ask);
     }
 }
 
@@ -258,7 +274,7 @@ async fn watch<F, R>(
     mut body: Body,
     exit: tokio::io::unix::AsyncFd<OwnedFd>,
     channel: &Channel,
-    mut kills: mpsc::UnboundedReceiver<()>,
+    mut orders: mpsc::UnboundedReceiver<Order>,
     report: &F,
 ) -> Option<ExitStatus>
 where
@@ -267,6 +283,7 @@ where
 {
     let mut talking = true;
     let mut ordered = true;
+    let mut kill_at = None;
     let status = loop {
         tokio::select! {
             biased;
@@ -276,10 +293,19 @@ where
                     Err(()) => if let Ok(mut ready) = ready { ready.clear_ready() },
                 }
             }
-            order = kills.recv(), if ordered => match order {
-                Some(()) => body.kill(),
+            order = orders.recv(), if ordered => match order {
+                Some(Order::Kill) => body.kill(),
+                Some(Order::Ask) => {
+                    // It may have ended by itself.
+                    let _ = sys::process::ask_where(exit.get_ref());
+                    kill_at = Some(Instant::now() + ANSWER);
+                }
                 None => ordered = false,
             },
+            () = super::until(kill_at), if kill_at.is_some() => {
+                kill_at = None;
+                body.kill();
+            }
             received = channel.receive::<ToMaster>(Large::Refused), if talking => match received {
                 Ok(Some((message, _))) => report(Event::Said(message)).await,
                 Ok(None) => talking = false,

@@ -15,6 +15,7 @@
 //! - `access_logs`: their files
 //! - `kept`, `memory`, `remembering`: what is kept for the next master; `adoption`: going on with it; `keepers`: its keeper
 //! - `dev`: builds and what is shown of them, in `launcher dev` only
+//! - [`pulses`]: who is at work and silent
 //! - `performing`: actions of the pools; `configuring`: a new configuration, as a difference
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -50,6 +51,7 @@ mod orders;
 pub mod output;
 mod performing;
 pub mod pool;
+pub mod pulses;
 mod remembering;
 mod running;
 pub mod service;
@@ -70,6 +72,7 @@ use listeners::Listeners;
 use orders::Scale;
 use performing::start_output;
 use pool::{Generation, Ids, WorkerId};
+use pulses::Pulses;
 use remembering::Services;
 use service::{PrepareError, Service, ServiceKey};
 use signals::Signals;
@@ -201,6 +204,8 @@ struct Running {
     accepts: bool,
     /// What it said of its own failure.
     failure: Option<String>,
+    /// For how long its loop had stood still when it was given up, until that is told.
+    stuck: Option<Duration>,
 }
 
 /// Whether the launcher is to go on.
@@ -219,6 +224,8 @@ struct Master {
     journal: Journal,
     services: Services,
     workers: BTreeMap<WorkerId, Running>,
+    /// Those of them that are at work.
+    pulses: Pulses,
     listeners: Listeners,
     ids: Ids,
     next_service: u64,
@@ -344,6 +351,7 @@ impl Master {
             journal,
             services: Services::default(),
             workers: BTreeMap::new(),
+            pulses: Pulses::default(),
             listeners: Listeners::default(),
             ids: Ids::default(),
             next_service: 0,
@@ -379,7 +387,8 @@ impl Master {
         loop {
             self.remember();
             let deadline = self.services.values().filter_map(|service| service.pool.next_deadline());
-            let deadline = deadline.chain(self.systemd.as_ref().and_then(Systemd::next_deadline)).min();
+            let deadline = deadline.chain(self.systemd.as_ref().and_then(Systemd::next_deadline));
+            let deadline = deadline.chain(self.pulses.next_deadline()).min();
             let event = tokio::select! {
                 // Signals first: whatever floods the queue, the operator is heard.
                 biased;
@@ -441,6 +450,7 @@ impl Master {
                 for key in due.map(|(key, _)| *key).collect::<Vec<_>>() {
                     self.tell_pool(key, pool::Event::Tick);
                 }
+                self.end_stuck(now);
             }
         }
     }

@@ -131,8 +131,9 @@ impl Master {
         let name = WorkerName { service: service.name.clone(), worker: id, slot, generation, pid: child.pid };
         start_output(&child, &name, &self.journal);
         self.journal.record(&Fact::Spawned(name.clone()));
-        self.workers
-            .insert(id, Running { service: key, name, child, spawned: Instant::now(), accepts: true, failure: None });
+        let running =
+            Running { service: key, name, child, spawned: Instant::now(), accepts: true, failure: None, stuck: None };
+        self.workers.insert(id, running);
         Ok(())
     }
 
@@ -227,6 +228,7 @@ impl Master {
                 let took_ms = milliseconds(running.spawned.elapsed());
                 self.journal.record(&Fact::Ready { worker: running.name.clone(), took_ms });
                 self.tell_pool(key, pool::Event::Ready(id));
+                self.heard(id);
             }
             child::Event::Said(ToMaster::NotAccepting) => {
                 running.accepts = false;
@@ -241,6 +243,9 @@ impl Master {
                 self.journal.record(&Fact::Recycling { worker: running.name.clone(), reason });
                 self.tell_pool(key, pool::Event::Recycle(id));
             }
+            child::Event::Said(ToMaster::Busy | ToMaster::Beat) => self.heard(id),
+            child::Event::Said(ToMaster::Idle) => self.pulses.forget(id),
+            child::Event::Said(ToMaster::Stuck { frames }) => self.tell_stuck(id, frames),
             child::Event::Said(ToMaster::RequestFailed(asked)) => {
                 let name = running.name.clone();
                 self.on_request_failed(name, asked);
@@ -257,7 +262,48 @@ impl Master {
         }
     }
 
+    /// A worker is at work.
+    pub(super) fn heard(&mut self, id: WorkerId) {
+        let Some(service) = self.workers.get(&id).and_then(|running| self.services.get(&running.service)) else {
+            return;
+        };
+        // One that leaves has a deadline of its own.
+        if service.pool.worker(id).is_some_and(|worker| worker.state.serves()) {
+            self.pulses.heard(id, service.config.limits.stuck_timeout, Instant::now());
+        }
+    }
+
+    /// Give up the workers whose loop stands still.
+    pub(super) fn end_stuck(&mut self, now: Instant) {
+        for (id, silent) in self.pulses.overdue(now) {
+            let Some(running) = self.workers.get_mut(&id) else { continue };
+            let state = self.services.get(&running.service).and_then(|service| service.pool.worker(id));
+            if !state.is_some_and(|worker| worker.state.serves()) {
+                continue;
+            }
+            if sys::process::is_traced(running.child.pid) {
+                self.heard(id);
+                continue;
+            }
+            let lasted = Duration::from_secs(silent.as_secs());
+            running.failure = Some(format!("its loop stood still for {}", humantime::format_duration(lasted)));
+            running.stuck = Some(silent);
+            running.child.end_stuck();
+        }
+    }
+
+    /// A worker that stood still has said where, or is gone without it.
+    fn tell_stuck(&mut self, id: WorkerId, backtrace: Vec<String>) {
+        let Some(running) = self.workers.get_mut(&id) else { return };
+        // Somebody else may have asked it.
+        let Some(silent) = running.stuck.take() else { return };
+        let silent_ms = milliseconds(silent);
+        self.journal.record(&Fact::Stuck { worker: running.name.clone(), silent_ms, backtrace });
+    }
+
     fn on_exit(&mut self, id: WorkerId, status: Option<ExitStatus>) {
+        self.pulses.forget(id);
+        self.tell_stuck(id, Vec::new());
         let Some(running) = self.workers.remove(&id) else { return };
         self.roots.remove(running.child.pid);
         self.forget_worker(running.service, running.name, id, status, running.failure);

@@ -392,6 +392,7 @@ pub fn same_generation(one: &config::Service, other: &config::Service) -> bool {
         reload: other.reload.clone(),
         restart: other.restart.clone(),
         drain_timeout: other.drain_timeout,
+        limits: config::Limits { stuck_timeout: other.limits.stuck_timeout, ..service.limits.clone() },
         ..service.clone()
     };
     comparable(one) == comparable(other)

@@ -9,13 +9,17 @@
 //! backtrace(3) allocates only at its first call, which [`install`] makes; dladdr(3) takes the loader's lock, which
 //! another thread may hold for a while but this one only if it crashed inside of the loader; then alarm(2) ends it.
 //! A fault inside of the handler meets the default action, because the handler is removed before it runs.
+//!
+//! A process that does not answer can be asked where it is, too ([`answer_quit`]): SIGQUIT, as for a JVM or a Go program.
 
 #![expect(unsafe_code, reason = "signal handlers, and reading maps of the process in one")]
 
 use std::ffi::{CStr, c_int, c_void};
 use std::fmt::{self, Write as _};
 use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicI32, Ordering};
 
 use object::Endianness;
 use object::elf;
@@ -29,8 +33,17 @@ const SIGNALS: [(c_int, &str, &str); 5] = [
     (libc::SIGABRT, "SIGABRT", "abort: a failed check of its own, or a panic that may not unwind"),
 ];
 
+/// What asks where the process is, and ends it.
+const QUIT: (c_int, &str, &str) = (libc::SIGQUIT, "SIGQUIT", "asked where it is");
+
+/// Where the answer to [`QUIT`] goes besides standard error; -1: nowhere.
+static TOLD: AtomicI32 = AtomicI32::new(-1);
+
 /// Frames of a backtrace.
 const FRAMES: usize = 48;
+
+/// Bytes of the answer to [`QUIT`]: it must fit a packet and the handler's stack.
+const ANSWER: usize = 12 << 10;
 
 /// Bytes of the handler's stack: backtrace(3) and demangling want a few KiB each.
 const STACK: usize = 128 << 10;
@@ -51,10 +64,7 @@ pub fn name_plugin(path: &str) {
 /// # Errors
 /// Those of mmap(2), sigaltstack(2), sigaction(2).
 pub fn install() -> io::Result<()> {
-    let mut frame = [std::ptr::null_mut::<c_void>(); 1];
-    // SAFETY: room for one address. The call makes later ones free of allocation: it loads the unwinder.
-    unsafe { libc::backtrace(frame.as_mut_ptr(), 1) };
-
+    prepare_backtraces();
     let protection = libc::PROT_READ | libc::PROT_WRITE;
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_STACK;
     // SAFETY: a new anonymous mapping, at no address of anybody's; it is never unmapped.
@@ -68,15 +78,42 @@ pub fn install() -> io::Result<()> {
         return Err(io::Error::last_os_error());
     }
 
-    for (signal, _, _) in SIGNALS {
-        // SAFETY: all zeros is a valid sigaction: default action, empty mask.
-        let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
-        action.sa_sigaction = handle as extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) as usize;
-        action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_RESETHAND;
-        // SAFETY: the handler has the signature that SA_SIGINFO asks for; see the head of this file for what it does.
-        if unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) } != 0 {
-            return Err(io::Error::last_os_error());
-        }
+    SIGNALS.iter().try_for_each(|(signal, ..)| handle_by_report(*signal, libc::SA_ONSTACK))
+}
+
+/// From now on SIGQUIT ends this process with a backtrace: of the main thread, as long as that does not block the signal.
+/// The frames go to `socket` as well, in one packet: `before`, then texts of JSON with a comma between them, then `after`.
+///
+/// The descriptor must stay open as long as the process.
+///
+/// # Errors
+/// Those of sigaction(2).
+pub fn answer_quit(socket: BorrowedFd<'_>, before: &'static str, after: &'static str) -> io::Result<()> {
+    prepare_backtraces();
+    let _ = AROUND.set((before, after));
+    TOLD.store(socket.as_raw_fd(), Ordering::Release);
+    // On the stack that is interrupted: nothing says that it is full, and the ones for overflows are small.
+    handle_by_report(QUIT.0, 0)
+}
+
+/// What stands around the frames of an answer.
+static AROUND: OnceLock<(&'static str, &'static str)> = OnceLock::new();
+
+/// The first call of backtrace(3) loads the unwinder, which allocates; later ones do not.
+fn prepare_backtraces() {
+    let mut frame = [std::ptr::null_mut::<c_void>(); 1];
+    // SAFETY: room for one address.
+    unsafe { libc::backtrace(frame.as_mut_ptr(), 1) };
+}
+
+fn handle_by_report(signal: c_int, stack: c_int) -> io::Result<()> {
+    // SAFETY: all zeros is a valid sigaction: default action, empty mask.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    action.sa_sigaction = handle as extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) as usize;
+    action.sa_flags = libc::SA_SIGINFO | libc::SA_RESETHAND | stack;
+    // SAFETY: the handler has the signature that SA_SIGINFO asks for; see the head of this file for what it does.
+    if unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) } != 0 {
+        return Err(io::Error::last_os_error());
     }
     Ok(())
 }
@@ -94,11 +131,12 @@ extern "C" fn handle(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_
 fn report(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
     let (name, meaning) = SIGNALS
         .iter()
+        .chain(std::iter::once(&QUIT))
         .find(|(number, ..)| *number == signal)
         .map_or(("signal", ""), |(_, name, meaning)| (name, meaning));
     let mut line = Line::new();
     let _ = write!(line, "FATAL {name}: {meaning}");
-    if signal != libc::SIGABRT && !info.is_null() {
+    if signal != libc::SIGABRT && signal != QUIT.0 && !info.is_null() {
         // SAFETY: the kernel fills it for the signals of a fault; not null.
         let _ = write!(line, ", at address {:p}", unsafe { (*info).si_addr() });
     }
@@ -112,10 +150,70 @@ fn report(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
     let fault = instruction(context);
     let first = frames.iter().position(|frame| *frame as usize == fault).unwrap_or(0);
     let mut object = None;
+    let told = if signal == QUIT.0 { TOLD.load(Ordering::Acquire) } else { -1 };
+    let mut answer = (told >= 0).then(Answer::new);
     for (number, frame) in frames.iter().skip(first).enumerate() {
         // A return address is behind its call, which may be the function's last instruction.
         let address = (*frame as usize).saturating_sub(usize::from(number > 0));
-        describe(number, address, &mut object);
+        let line = describe(number, address, &mut object);
+        if let Some(answer) = &mut answer {
+            answer.push(&line);
+        }
+        line.end();
+    }
+    if let Some(answer) = answer {
+        answer.send(told);
+    }
+}
+
+/// The frames as texts of JSON, gathered on the stack.
+struct Answer {
+    bytes: [u8; ANSWER],
+    len: usize,
+}
+
+impl Answer {
+    fn new() -> Self {
+        let mut answer = Answer { bytes: [0; ANSWER], len: 0 };
+        answer.put(AROUND.get().map_or("", |(before, _)| before).as_bytes());
+        answer
+    }
+
+    fn put(&mut self, bytes: &[u8]) {
+        if let Some(room) = self.bytes.get_mut(self.len..self.len + bytes.len()) {
+            room.copy_from_slice(bytes);
+            self.len += bytes.len();
+        }
+    }
+
+    /// A frame that does not fit any more is left out.
+    fn push(&mut self, line: &Line) {
+        let text = line.text();
+        let end = AROUND.get().map_or(0, |(_, after)| after.len());
+        if self.len + text.len() + 3 + end > ANSWER {
+            return;
+        }
+        if self.bytes.get(self.len.wrapping_sub(1)) == Some(&b'"') {
+            self.put(b",");
+        }
+        self.put(b"\"");
+        for byte in text.trim_ascii() {
+            // Nothing that JSON would want escaped: a name is for people.
+            self.put(&[match byte {
+                b'"' => b'\'',
+                b'\\' => b'/',
+                0x20..=0x7e => *byte,
+                _ => b'?',
+            }]);
+        }
+        self.put(b"\"");
+    }
+
+    fn send(mut self, socket: c_int) {
+        self.put(AROUND.get().map_or("", |(_, after)| after).as_bytes());
+        let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+        // SAFETY: async-signal-safe; the buffer is ours. Nobody can be told about an error.
+        unsafe { libc::send(socket, self.bytes.as_ptr().cast(), self.len, flags) };
     }
 }
 
@@ -135,7 +233,7 @@ fn instruction(context: *mut c_void) -> usize {
 }
 
 /// One frame: `  #2 hello::handle::{closure}+0x1c (plugins/hello.so+0x7a1c)`.
-fn describe(number: usize, address: usize, object: &mut Option<Object>) {
+fn describe(number: usize, address: usize, object: &mut Option<Object>) -> Line {
     let mut line = Line::new();
     let _ = write!(line, "  #{number} ");
     // SAFETY: all zeros is a valid Dl_info: null pointers.
@@ -144,7 +242,7 @@ fn describe(number: usize, address: usize, object: &mut Option<Object>) {
     let known = unsafe { libc::dladdr(address as *const c_void, &raw mut found) } != 0;
     if !known || found.dli_fname.is_null() {
         let _ = write!(line, "{address:#x}");
-        return line.end();
+        return line;
     }
     // SAFETY: dladdr's names belong to loaded objects, which are not unloaded in the meantime; not null.
     let path = unsafe { CStr::from_ptr(found.dli_fname) };
@@ -152,7 +250,9 @@ fn describe(number: usize, address: usize, object: &mut Option<Object>) {
     let offset = address.wrapping_sub(base);
 
     if object.as_ref().is_none_or(|object| object.base != base) {
-        *object = Some(Object { base, bytes: map(path) });
+        // The program itself has the name by which it was started.
+        let file = if path.to_bytes().starts_with(b"/") { path } else { c"/proc/self/exe" };
+        *object = Some(Object { base, bytes: map(file) });
     }
     let bytes = object.as_ref().map_or(&[][..], |object| object.bytes);
     match symbol(bytes, offset as u64) {
@@ -174,7 +274,7 @@ fn describe(number: usize, address: usize, object: &mut Option<Object>) {
         _ => path,
     };
     let _ = write!(line, "({path}+{offset:#x})");
-    line.end();
+    line
 }
 
 /// The file that the last frames were in.
@@ -237,6 +337,10 @@ struct Line {
 impl Line {
     fn new() -> Self {
         Line { bytes: [0; 512], len: 0 }
+    }
+
+    fn text(&self) -> &[u8] {
+        &self.bytes[..self.len]
     }
 
     fn end(mut self) {

@@ -1,6 +1,7 @@
 //! One file for each mechanism of the operating system. Nothing here knows services, workers or plugins.
 
 pub mod accept;
+pub mod alarm;
 pub mod fatal_signal;
 pub mod file;
 pub mod heap;

@@ -197,6 +197,18 @@ impl AsFd for Stranger {
     }
 }
 
+/// Ask a process where it is, which ends it: see [`super::fatal_signal::answer_quit`].
+pub fn ask_where(process: impl AsFd) -> io::Result<()> {
+    Ok(pidfd_send_signal(process, Signal::QUIT)?)
+}
+
+/// A debugger holds the process, which may stand still for as long as somebody looks at it (proc_pid_status(5)).
+pub fn is_traced(pid: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let tracer = status.lines().find_map(|line| line.strip_prefix("TracerPid:"));
+    tracer.is_some_and(|tracer| tracer.trim() != "0")
+}
+
 /// Kill every process of the group that `leader` leads. Its number must still be its own: it was not reaped, or the group
 /// has members.
 pub fn kill_group(leader: u32) {

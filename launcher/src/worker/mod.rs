@@ -7,6 +7,7 @@
 //! - [`plugin`]: what a plugin must be able to do, and the kinds there are
 //! - `dev`: what an author sees in a browser, in `launcher dev` only
 //! - `forwarding`: the headers that name the client
+//! - `pulse`: that its loop turns
 //! - `recycle`: when a worker asks to be replaced
 //! - `verify`: the other thing that a worker process may be asked: is this plugin usable?
 
@@ -14,6 +15,7 @@ mod dev;
 mod forwarding;
 pub mod http;
 pub mod plugin;
+mod pulse;
 mod recycle;
 mod verify;
 
@@ -36,6 +38,7 @@ use http::access::AccessLog;
 use http::{Control, Server};
 use plugin::HttpPlugin;
 use plugin::native::{self, NativeHttp};
+use pulse::Pulse;
 use recycle::{Recycling, Wish};
 
 /// The whole life of a worker process: the body of `launcher worker`.
@@ -98,7 +101,13 @@ fn serve(channel: &OwnedFd, mut assign: Assign, mut descriptors: Vec<OwnedFd>) -
     // Before the plugin is loaded: one that hangs while it starts must not outlive its master either.
     sys::orphan::watch(duplicate(channel)?, assign.drain_timeout)
         .map_err(|error| format!("no thread could be started: {error}"))?;
+    // A descriptor of its own that is never closed: the handler of a signal uses it.
+    let told: &'static OwnedFd = Box::leak(Box::new(duplicate(channel)?));
+    sys::fatal_signal::answer_quit(told.as_fd(), channel::STUCK.0, channel::STUCK.1)
+        .map_err(|error| format!("signals cannot be handled: {error}"))?;
+    let pulse = Pulse::default();
     let mut runtime = tokio::runtime::Builder::new_current_thread();
+    pulse.watch(&mut runtime);
     if matches!(assign.plugin, Plugin::Wasm(_)) {
         // Calls after which the runtime looks at sockets and timers. Each may compute for 10 ms before it yields, so
         // that the default of 61 would delay a timer by more than half a second; 1 costs every request a system call.
@@ -111,13 +120,14 @@ fn serve(channel: &OwnedFd, mut assign: Assign, mut descriptors: Vec<OwnedFd>) -
         match (&assign.plugin, &hub) {
             (Plugin::Awaited, Some(hub)) => {
                 let plugin = Developed::awaited(Arc::clone(hub));
-                run(channel, assign, (listeners, take), (counters, access), plugin, Some(Arc::clone(hub))).await
+                let told = (counters, access, pulse);
+                run(channel, assign, (listeners, take), told, plugin, Some(Arc::clone(hub))).await
             }
             (Plugin::Awaited, None) => Err("there is no plugin, and nobody builds one".to_owned()),
             (Plugin::Wasm(manifest), hub) => {
                 let guest = plugin::wasm::load(loadable, manifest, &assign).await?;
                 let rest = guest.rest();
-                let (at, told) = ((listeners, take), (counters, access));
+                let (at, told) = ((listeners, take), (counters, access, pulse));
                 let served = match hub {
                     None => run(channel, assign, at, told, guest, None).await,
                     Some(hub) => {
@@ -130,7 +140,7 @@ fn serve(channel: &OwnedFd, mut assign: Assign, mut descriptors: Vec<OwnedFd>) -
             }
             (Plugin::Native, hub) => {
                 let native = load_native(&loadable, &assign)?;
-                let (at, told) = ((listeners, take), (counters, access));
+                let (at, told) = ((listeners, take), (counters, access, pulse));
                 let served = match hub {
                     None => run(channel, assign, at, told, native, None).await,
                     Some(hub) => {
@@ -170,7 +180,7 @@ async fn run<P: HttpPlugin>(
     channel: &OwnedFd,
     assign: Assign,
     (listeners, take): (Vec<OwnedFd>, Option<OwnedFd>),
-    (counters, access): (Counters, Option<Arc<AccessLog>>),
+    (counters, access, pulse): (Counters, Option<Arc<AccessLog>>, Pulse),
     plugin: P,
     hub: Option<Arc<Hub>>,
 ) -> Result<(), String> {
@@ -232,6 +242,7 @@ async fn run<P: HttpPlugin>(
         tokio::spawn(async move { while asker.send(&hub.next_question().await, &[]).await.is_ok() {} });
     }
     tokio::spawn(obey(Arc::clone(&channel), control, access.clone(), Arc::clone(&said), hub));
+    tokio::spawn(pulse.beat(Arc::clone(&channel)));
     said.ready.store(true, Ordering::Relaxed);
     channel.send(&ToMaster::Ready, &[]).await.map_err(|error| error.to_string())?;
     server.serve().await;

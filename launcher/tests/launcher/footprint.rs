@@ -50,6 +50,8 @@ fn an_idle_launcher_sleeps() {
     let site = Site::alone();
     let launcher = hello(&site, 2);
     assert_eq!(fetch(&launcher.address("hello"), "/").status(), 200);
+    // A worker is idle a second after its last work, and says so.
+    thread::sleep(Duration::from_secs(3));
     let resting = [launcher.pid(), launcher.master()].map(|pid| (pid, process::sleeps(pid)));
     let workers: Vec<_> = launcher.workers(2).into_iter().map(|pid| (pid, process::sleeps(pid))).collect();
     thread::sleep(Duration::from_secs(10)); // the span that is measured

@@ -20,6 +20,7 @@ mod handover;
 mod harness;
 mod hot_restart;
 mod limits;
+mod liveness;
 mod logs;
 mod native;
 mod network;

@@ -15,7 +15,7 @@
 //! | `/panic`, `/panic-late`, `/panic-payload` | 500, the worker lives | trap: 500, the worker lives |
 //! | `/panic-body` | the response is cut off | the same |
 //! | `/exit`, `/abort`, `/segfault`, `/overflow` | the worker dies and is replaced | trap: 500 |
-//! | `/loop` | the worker is stuck | 504 |
+//! | `/loop`, `/block` | the worker is stuck | 504 |
 //! | `/hang` | 504 | 504 |
 //! | `/leak?MIB` | the memory is the worker's until it ends | the instance's |
 //! | `/flood?MIB`, `/long-line?MIB` | prints that much in lines of 100 bytes, or in one line | the same |
@@ -99,6 +99,16 @@ fn segfault() {
     std::process::abort(); // address 16 is memory like any other there
 }
 
+/// Waits for somebody who never comes.
+#[inline(never)]
+fn block() {
+    let waited = std::sync::Condvar::new();
+    let mut guard = LEAK.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    loop {
+        guard = waited.wait(guard).unwrap_or_else(std::sync::PoisonError::into_inner);
+    }
+}
+
 #[inline(never)]
 fn overflow(depth: u64) -> u64 {
     let deeper = std::hint::black_box([depth; 512]);
@@ -161,6 +171,7 @@ async fn handle(request: Request) -> Result<Response, http::Error> {
         "/loop" => loop {
             std::hint::spin_loop();
         },
+        "/block" => block(),
         "/hang" => worker_sdk::sleep(Duration::from_secs(100_000)).await,
         "/slow" => worker_sdk::sleep(Duration::from_millis(number)).await,
         "/flood" => print_out(&[&[b'x'; 99][..], b"\n"].concat().repeat(160), number * 66),

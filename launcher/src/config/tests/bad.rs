@@ -26,6 +26,7 @@ fn thirteen_bad_configurations_are_located_within_two_seconds() {
         ("wrong type", with("workers: many"), (5, 14), "expected a number or auto"),
         ("wrong type of a section", with("reload: [1]"), (5, 13), "expected a mapping, found a list"),
         ("bad duration", with("stop: { drain_timeout: 30 }"), (5, 28), "has no unit"),
+        ("beats are slower", with("limits: { stuck_timeout: 1s }"), (5, 30), "3s is the least"),
         (
             "bad address",
             "services:\n  a:\n    plugin: hello.wasm\n    listen: 127.0.0.1:99999\n".into(),

@@ -104,7 +104,7 @@ fn every_key_has_its_documented_meaning() {
     reload: { watch: false, surge: 2, ready_timeout: 5s, probation: 0s, settle: 200ms }
     restart: { backoff: 1s..1m30s, budget: 3/10s, reset_after: 2m }
     stop: { drain_timeout: 1s }
-    limits: { memory: 256MiB, request_timeout: 300ms, idle_timeout: 60s, connections: 100, max_requests: 1000, max_lifetime: 1h }
+    limits: { memory: 256MiB, request_timeout: 300ms, idle_timeout: 60s, connections: 100, max_requests: 1000, max_lifetime: 1h, stuck_timeout: 10s }
     wasm:
       memory: 64MiB
       cpu_time: 1s
@@ -153,6 +153,7 @@ master:
     assert_eq!(hello.limits.connections, 100);
     assert_eq!(hello.limits.max_requests, 1000);
     assert_eq!(hello.limits.max_lifetime, Duration::from_secs(3600));
+    assert_eq!(hello.limits.stuck_timeout, Duration::from_secs(10));
     assert_eq!(hello.wasm.memory, 64 << 20);
     assert_eq!(hello.wasm.cpu_time, Duration::from_secs(1));
     assert_eq!(hello.wasm.reuse, Some(16));

@@ -204,6 +204,12 @@ pub enum Fact {
         reason: String,
     },
     Draining(WorkerName),
+    Stuck {
+        #[serde(flatten)]
+        worker: WorkerName,
+        silent_ms: u64,
+        backtrace: Vec<String>,
+    },
     Exited {
         #[serde(flatten)]
         worker: WorkerName,
@@ -345,6 +351,7 @@ impl Fact {
             | Fact::BuildFailed { .. }
             | Fact::SpawnFailed { .. } => Level::Error,
             Fact::Exited { expected: false, .. }
+            | Fact::Stuck { .. }
             | Fact::Trouble { .. }
             | Fact::Adopted { .. }
             | Fact::KeeperReplaced { .. }
@@ -397,6 +404,7 @@ impl Fact {
             Fact::Spawned(worker)
             | Fact::Draining(worker)
             | Fact::Recycling { worker, .. }
+            | Fact::Stuck { worker, .. }
             | Fact::Ready { worker, .. }
             | Fact::Exited { worker, .. } => Some(&worker.service),
             _ => None,

@@ -62,6 +62,18 @@ impl Fact {
             Fact::Draining(w) => {
                 format!("worker {} draining, pid {}, generation {}", w.worker.0, w.pid, w.generation.0)
             }
+            Fact::Stuck { worker: w, silent_ms, backtrace } => {
+                let frames = match backtrace.is_empty() {
+                    true => "; it does not say where".to_owned(),
+                    false => backtrace.iter().map(|frame| format!("\n  {frame}")).collect(),
+                };
+                format!(
+                    "worker {} (pid {}) is stuck: its loop has stood still for {}; it is replaced{frames}",
+                    w.worker.0,
+                    w.pid,
+                    Took(*silent_ms)
+                )
+            }
             Fact::Exited { worker: w, reason, .. } => {
                 format!("worker {} (pid {}, generation {}) {reason}", w.worker.0, w.pid, w.generation.0)
             }

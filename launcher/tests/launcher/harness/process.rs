@@ -82,6 +82,14 @@ pub(crate) fn woke_since(pid: u32, before: &BTreeMap<String, u64>) -> u64 {
     ended + now.iter().map(|(task, count)| count - before.get(task).unwrap_or(&0)).sum::<u64>()
 }
 
+/// Processor time that it has used (proc_pid_stat(5), in hundredths of a second).
+pub(crate) fn processor_time(pid: u32) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process runs");
+    let (_, fields) = stat.rsplit_once(')').expect("a name in parentheses");
+    let ticks: u64 = fields.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+    Duration::from_millis(ticks * 10)
+}
+
 /// Number of its open descriptors.
 pub(crate) fn descriptors(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).expect("read the descriptors of the process").count()
