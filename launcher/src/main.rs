@@ -23,6 +23,9 @@ mod new;
 mod reference;
 mod survival;
 
+#[global_allocator]
+static HEAP: launcher::Heap = launcher::Heap;
+
 /// Runs WASM components and native plugins as supervised, hot-restarting worker processes.
 #[derive(Parser)]
 #[command(name = "launcher", version, disable_help_subcommand = true)]
@@ -338,7 +341,7 @@ fn main() -> ExitCode {
         Command::Inspect { plugin } => inspect::inspect(&plugin),
         Command::Schema => inspect::schema(),
         Command::Reference { subject } => printed(&reference::page(subject, Cli::command())),
-        Command::Worker { .. } => launcher::worker::main(),
+        Command::Worker { .. } => ExitCode::from(launcher::worker::main()),
     }
 }
 

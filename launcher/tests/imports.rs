@@ -15,6 +15,7 @@ const RULES: &[(&str, &[&str], &str)] = &[
     ("keeper", &["keeping", "sys"], "the keeper knows neither services nor configurations: it must not die of them"),
     ("master", &["api", "channel", "config", "keeping", "sys"], "the master and its workers are different processes"),
     ("worker", &["channel", "plugin_file", "sys"], "a worker never reads the configuration"),
+    ("embedded", &["api", "config", "master"], "a program gives orders as the control API does, and is no worker"),
     ("new", &[], "a project is written without a launcher that runs"),
     ("reference", &["config"], "the pages come from what parses, and from nothing that runs"),
     ("cli", &["api", "config", "sys"], "the command line knows a master by what it says, and never reaches into one"),

@@ -65,7 +65,6 @@ pub fn load_text(path: &Path, text: &str, variables: &dyn Fn(&str) -> Option<Str
 
 fn understand(path: &Path, text: &str, lookup: &Lookup<'_>) -> Result<Config, Diagnostics> {
     let text = text.strip_prefix('\u{FEFF}').unwrap_or(text);
-    let file = absolute(path).map_err(|problem| refuse(path, text, vec![problem]))?;
     let mut found = Vec::new();
     let root = match written::parse(text, &mut found) {
         Ok(Some(root)) => Some(root),
@@ -82,6 +81,12 @@ fn understand(path: &Path, text: &str, lookup: &Lookup<'_>) -> Result<Config, Di
         return Err(refuse(path, text, found));
     };
     expand(&mut root, lookup, &mut found);
+    mean(path, text, &root, found)
+}
+
+/// What a tree means that was made from `text`; `found` is what was wrong with it so far.
+pub(super) fn mean(path: &Path, text: &str, root: &Node, found: Vec<Diagnostic>) -> Result<Config, Diagnostics> {
+    let file = absolute(path).map_err(|problem| refuse(path, text, vec![problem]))?;
     let mut reader = Reader::new(text);
     reader.found = found;
     let names = Names::new();
@@ -90,12 +95,12 @@ fn understand(path: &Path, text: &str, lookup: &Lookup<'_>) -> Result<Config, Di
     let mut services = BTreeMap::new();
     let mut master_read = None;
     if matches!(root.value, Value::Mapping(_)) {
-        let section = reader.section(Some(&root), 0..0, "", ROOT);
+        let section = reader.section(Some(root), 0..0, "", ROOT);
         let base = file.parent().unwrap_or(Path::new("/")).to_owned();
         services = read_services(&mut reader, &section, &base, &resolve, &mut taken);
         master_read = Some(master(&mut reader, &section, &file, &resolve, &mut taken));
     } else {
-        reader.wrong(&root, "the file", "a mapping with the key `services`");
+        reader.wrong(root, "the file", "a mapping with the key `services`");
     }
     let problems = refuse(path, text, reader.found);
     match master_read {

@@ -8,6 +8,7 @@
 //! what is wrong is collected as [`Diagnostics`]. Reading changes nothing on the system.
 
 mod access_log;
+mod built;
 mod diagnostics;
 mod difference;
 mod document;
@@ -25,6 +26,7 @@ mod units;
 mod variables;
 mod written;
 
+pub use built::built;
 pub use diagnostics::{Diagnostic, Diagnostics, Severity, meant};
 pub use difference::{differences, master_differences};
 pub use document::{load, load_master, load_text};

@@ -17,7 +17,7 @@ use serde_saphyr::{
 use super::diagnostics::{Diagnostic, floor, position, quoted};
 
 /// Nesting beyond which a file is refused. `config:` is free YAML; nobody nests it this deep by hand.
-const DEPTH: usize = 64;
+pub(super) const DEPTH: usize = 64;
 
 /// Events that aliases may repeat in total, which bounds an alias bomb's time and memory.
 const REPEATED: usize = 100_000;

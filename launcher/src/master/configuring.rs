@@ -12,15 +12,24 @@ use super::orders::settle_as;
 use super::pool;
 use super::service::{self, Aim, Intent, Missing, ServiceKey};
 use super::trigger::Trigger;
-use super::{Event, Master, Phase, Scope, dev};
+use super::{Event, Master, Origin, Phase, Scope, dev};
 use crate::api::{Change, ChangeKind, ConfigInForce, Plan, Refusal, RefusalCode};
 use crate::config::{self, Config};
 
 /// A configuration that is to be read, and what for.
 #[derive(Debug)]
 pub(super) struct Reading {
-    path: PathBuf,
+    from: Source,
     purpose: Purpose,
+}
+
+#[derive(Debug)]
+enum Source {
+    File(PathBuf),
+    /// Where the one in force is from when its turn has come.
+    InForce,
+    /// A program has put it together: it is read already.
+    Program(Box<Config>),
 }
 
 #[derive(Debug)]
@@ -50,23 +59,29 @@ impl Master {
     /// Read the file, then apply what differs.
     pub(super) fn read_config(&mut self, why: String, scope: Scope) {
         self.tell_of_reload();
-        let path = self.config.path.clone();
-        self.read(Reading { path, purpose: Purpose::Apply { why, scope, asked: None } });
+        self.read(Reading { from: Source::InForce, purpose: Purpose::Apply { why, scope, asked: None } });
     }
 
     /// The same by somebody's order, and with another file if `path` is given.
     pub(super) fn read_config_for(&mut self, asked: Asked, path: Option<String>, scope: Scope) {
         self.tell_of_reload();
-        let path = path.map_or_else(|| self.config.path.clone(), PathBuf::from);
+        let from = path.map_or(Source::InForce, |path| Source::File(PathBuf::from(path)));
         let verb = if scope == Scope::Configuration { "apply" } else { "reload" };
         let why = format!("{verb} {}", asked.who);
-        self.read(Reading { path, purpose: Purpose::Apply { why, scope, asked: Some(asked) } });
+        self.read(Reading { from, purpose: Purpose::Apply { why, scope, asked: Some(asked) } });
+    }
+
+    /// Take over a configuration that the program has put together whose process this is.
+    pub(super) fn take_config(&mut self, asked: Asked, config: Box<Config>) {
+        let why = format!("apply {}", asked.who);
+        let purpose = Purpose::Apply { why, scope: Scope::Configuration, asked: Some(asked) };
+        self.read(Reading { from: Source::Program(config), purpose });
     }
 
     /// Tell somebody what a file would change.
     pub(super) fn plan_config(&mut self, asked: Asked, path: Option<String>) {
-        let path = path.map_or_else(|| self.config.path.clone(), PathBuf::from);
-        self.read(Reading { path, purpose: Purpose::Plan(asked) });
+        let from = path.map_or(Source::InForce, |path| Source::File(PathBuf::from(path)));
+        self.read(Reading { from, purpose: Purpose::Plan(asked) });
     }
 
     /// Read in a task: names are looked up, and that may take its time. One after the other, so that what was read
@@ -78,10 +93,24 @@ impl Master {
         }
     }
 
-    fn read_next(&self) {
-        let Some(reading) = self.readings.front() else { return };
-        let path = reading.path.clone();
+    fn read_next(&mut self) {
+        let Some(reading) = self.readings.front_mut() else { return };
+        if matches!(reading.from, Source::InForce) {
+            reading.from = match self.origin {
+                Origin::File => Source::File(self.config.path.clone()),
+                Origin::Program => Source::Program(Box::new(self.config.clone())),
+            };
+        }
         let events = self.events.clone();
+        let path = match &reading.from {
+            Source::File(path) => path.clone(),
+            Source::InForce => return,
+            Source::Program(config) => {
+                let config = config.clone();
+                tokio::spawn(async move { drop(events.send(Event::ConfigRead(Ok(config))).await) });
+                return;
+            }
+        };
         tokio::spawn(async move {
             let read = tokio::task::spawn_blocking(move || match path.is_absolute() {
                 true => config::load(&path).map_err(|diagnostics| diagnostics.to_string()),
@@ -96,8 +125,18 @@ impl Master {
     }
 
     pub(super) fn on_config(&mut self, result: Result<Box<Config>, String>) {
-        let Some(Reading { path, purpose }) = self.readings.pop_front() else { return };
+        let Some(Reading { from, purpose }) = self.readings.pop_front() else { return };
+        self.on_reading(from, purpose, result);
+        // After it: the next one may be of what is in force.
         self.read_next();
+    }
+
+    fn on_reading(&mut self, from: Source, purpose: Purpose, result: Result<Box<Config>, String>) {
+        let (path, origin) = match from {
+            Source::File(path) => (path, Origin::File),
+            Source::Program(config) => (config.path, Origin::Program),
+            Source::InForce => (self.config.path.clone(), self.origin),
+        };
         let meant = |config: Box<Config>| if self.dev.is_some() { dev::adjust(*config) } else { *config };
         let result = result.map(meant).and_then(|config| self.belongs(&path, config));
         match purpose {
@@ -116,6 +155,7 @@ impl Master {
                 match bound {
                     Ok((config, facts)) => {
                         let plan = self.plan(&config);
+                        self.origin = origin;
                         facts.iter().for_each(|fact| self.journal.record(fact));
                         let begun = self.apply(config, &why, &scope);
                         if let Some(asked) = asked {

@@ -14,6 +14,7 @@
 //! - `admin`: `/readyz`, `/metrics` and the like
 //! - `access_logs`: their files
 //! - `kept`, `memory`, `remembering`: what is kept for the next master; `adoption`: going on with it; `keepers`: its keeper
+//! - `embedding`: a master within another program, whose process it leaves as it is
 //! - `dev`: builds and what is shown of them, in `launcher dev` only
 //! - [`pulses`]: who is at work and silent
 //! - `performing`: actions of the pools; `configuring`: a new configuration, as a difference
@@ -39,6 +40,7 @@ pub mod child;
 mod configuring;
 mod control;
 mod dev;
+pub mod embedding;
 pub mod generation;
 pub mod handover;
 pub mod journal;
@@ -163,6 +165,28 @@ enum Event {
     Tick,
 }
 
+/// Whose process the master's is.
+enum Host {
+    /// Its own.
+    Launcher {
+        /// What is kept for it.
+        inheritance: Option<Inheritance>,
+        /// The log of a daemon.
+        log: Option<PathBuf>,
+    },
+    /// Another program's.
+    Program(Origin),
+}
+
+/// Where the configuration in force comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// From the file at its path.
+    File,
+    /// A program has put it together; there is nothing to read again.
+    Program,
+}
+
 /// A file that is watched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Watched {
@@ -221,6 +245,7 @@ enum Phase {
 
 struct Master {
     config: Config,
+    origin: Origin,
     journal: Journal,
     services: Services,
     workers: BTreeMap<WorkerId, Running>,
@@ -279,10 +304,13 @@ impl Master {
         strictness: Strictness,
         journal: Journal,
         events: mpsc::Sender<Event>,
-        inheritance: Option<Inheritance>,
-        log: Option<PathBuf>,
+        host: Host,
     ) -> Result<Master, StartError> {
         let system = |what| move |source| StartError::System { what, source };
+        let (inheritance, log, guest) = match host {
+            Host::Launcher { inheritance, log } => (inheritance, log, None),
+            Host::Program(origin) => (None, None, Some(origin)),
+        };
         let program = inheritance.as_ref().map_or_else(PathBuf::new, |inheritance| inheritance.program.clone());
         let keeping = inheritance.map(Keeping::of).transpose().map_err(system("talk to the keeper"))?;
         let keeping = keeping.map(|(keeping, ..)| keeping);
@@ -292,7 +320,11 @@ impl Master {
         master.roots.add(pid);
         master.keeping = keeping;
         master.log = log;
-        master.connect_systemd();
+        match guest {
+            None => master.connect_systemd(),
+            // Whether the program is ready is the program's to say.
+            Some(origin) => master.origin = origin,
+        }
         if let Some(keeping) = &mut master.keeping {
             keeping.tell(ToKeeper::Hears, None);
         }
@@ -379,11 +411,13 @@ impl Master {
             last_upgrade: None,
             lock,
             config,
+            origin: Origin::File,
         })
     }
 
     /// Until the launcher is to end: its exit code. `None`: another program takes over.
-    async fn serve(&mut self, mut events: mpsc::Receiver<Event>, mut signals: Signals) -> Option<u8> {
+    /// `signals`: none are heard where the process is another program's.
+    async fn serve(&mut self, mut events: mpsc::Receiver<Event>, mut signals: Option<Signals>) -> Option<u8> {
         loop {
             self.remember();
             let deadline = self.services.values().filter_map(|service| service.pool.next_deadline());
@@ -392,7 +426,7 @@ impl Master {
             let event = tokio::select! {
                 // Signals first: whatever floods the queue, the operator is heard.
                 biased;
-                name = signals.next() => Event::Signal(name),
+                name = heard(&mut signals) => Event::Signal(name),
                 Some(event) = events.recv() => event,
                 reports = watched(&mut self.watcher) => Event::Watched(reports),
                 news = attend(self.keeping.as_mut()), if self.keeping.is_some() => Event::Keeper(news),
@@ -541,12 +575,13 @@ impl Master {
 
     fn watch_files(&mut self) {
         let config = watch::Target { path: self.config.path.clone(), settle: CONFIG_SETTLES };
+        let config = (self.origin == Origin::File).then_some((Watched::Config, config));
         let plugins = self.services.iter().filter(|(_, service)| service.config.reload.watch && service.runs());
         let plugins = plugins.map(|(key, service)| {
             let path = service.config.plugin_path.clone();
             (Watched::Plugin(*key), watch::Target { path, settle: service.config.reload.settle })
         });
-        let targets = std::iter::once((Watched::Config, config)).chain(plugins).collect();
+        let targets = config.into_iter().chain(plugins).collect();
         if let Some(watcher) = &mut self.watcher {
             watcher.set(targets);
         }
@@ -555,6 +590,13 @@ impl Master {
 
 fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+async fn heard(signals: &mut Option<Signals>) -> &'static str {
+    match signals {
+        Some(signals) => signals.next().await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn watched(watcher: &mut Option<Watcher<Watched>>) -> Result<Vec<watch::Report<Watched>>, watch::WatchError> {

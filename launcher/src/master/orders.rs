@@ -84,6 +84,7 @@ impl Master {
                 self.upgrade(path, why, Some(asked));
             }
             Order::Apply(path) => self.read_config_for(asked, path, Scope::Configuration),
+            Order::Take(config) => self.take_config(asked, config),
             Order::Restart(None) => {
                 let running = self.services.iter().filter(|(_, service)| service.runs());
                 let keys: Vec<_> = running.map(|(key, _)| *key).collect();

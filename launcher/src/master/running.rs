@@ -12,14 +12,14 @@ use super::journal::{self, Journal, Level};
 use super::kept::Inheritance;
 use super::signals::Signals;
 use super::starter::Starter;
-use super::{Event, Master, StartError, Strictness, dev, lock};
+use super::{Event, Host, Master, StartError, Strictness, dev, lock};
 use crate::config::{self, Config};
 use crate::keeping::ToKeeper;
 
 /// Events that may wait. More slow their senders down, which are tasks of one child each.
-const QUEUE: usize = 1024;
+pub(super) const QUEUE: usize = 1024;
 /// How long clients of the control socket may take to read that the launcher has stopped.
-const FAREWELL: Duration = Duration::from_millis(200);
+pub(super) const FAREWELL: Duration = Duration::from_millis(200);
 /// How long processes that workers left behind may take to die in the end.
 const LEFT_BEHIND: Duration = Duration::from_secs(1);
 
@@ -38,7 +38,7 @@ pub fn run(
         lock::make_directory(&master.state_dir)?;
     }
     run_with(Purpose::Production, &master, log.clone(), starter, |journal, events| {
-        Master::start(Purpose::Production, config, strictness, journal, events, inheritance, log)
+        Master::start(Purpose::Production, config, strictness, journal, events, Host::Launcher { inheritance, log })
     })
 }
 
@@ -47,7 +47,8 @@ pub fn develop(config: Config) -> Result<ExitCode, StartError> {
     let config = dev::adjust(config);
     let master = config.master.clone();
     run_with(Purpose::Development, &master, None, None, |journal, events| {
-        Master::start(Purpose::Development, config, Strictness::Lenient, journal, events, None, None)
+        let host = Host::Launcher { inheritance: None, log: None };
+        Master::start(Purpose::Development, config, Strictness::Lenient, journal, events, host)
     })
 }
 
@@ -94,7 +95,7 @@ fn run_with(
         if let (Some(starter), Some(log)) = (starter, log) {
             master.starter = Some(starter.wait(&log).map_err(system("open the log"))?);
         }
-        let code = master.serve(incoming, signals).await;
+        let code = master.serve(incoming, Some(signals)).await;
         let Some(code) = code else {
             // Another program takes over: nothing is let go.
             if let Some(control) = &master.control {

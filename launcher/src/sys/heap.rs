@@ -173,6 +173,10 @@ unsafe impl GlobalAlloc for Heap {
 mod tests {
     use super::*;
 
+    // The allocator is the binary's to choose, and this is the tests' binary.
+    #[global_allocator]
+    static HEAP: Heap = Heap;
+
     #[test]
     fn every_size_fits_its_class_and_the_next_smaller_would_not_do() {
         for bytes in 1..=LARGEST {

@@ -256,6 +256,16 @@ pub fn close_on_exec_everything() -> io::Result<()> {
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Close every descriptor above standard error. For the beginning of a process, before anything that owns one is made:
+/// what is open then was left open by whoever started the process.
+pub fn close_inherited() -> io::Result<()> {
+    const FIRST: libc::c_uint = 3;
+    // SAFETY: close_range(2) touches no memory; the caller promises that no descriptor has an owner in this process.
+    #[expect(unsafe_code, reason = "neither nix nor rustix wraps close_range")]
+    let done = unsafe { libc::syscall(libc::SYS_close_range, FIRST, libc::c_uint::MAX, 0) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Give the calling thread a table of descriptors of its own that holds standard input and output, and `kept`, under the
 /// same numbers; the other threads keep theirs as it is. For a thread that opens and closes nothing and uses no other.
 ///

@@ -15,6 +15,14 @@ pub fn take_stdin() -> io::Result<OwnedFd> {
     Ok(taken)
 }
 
+/// Whether standard input is an end of a channel, as a master gives one to each of its processes: of a local socket whose
+/// messages have bounds. No shell and no service manager passes one.
+pub fn is_channel() -> bool {
+    use rustix::net::{AddressFamily, SocketType, sockopt};
+    let stdin = rustix::stdio::stdin();
+    sockopt::socket_type(stdin) == Ok(SocketType::SEQPACKET) && sockopt::socket_domain(stdin) == Ok(AddressFamily::UNIX)
+}
+
 /// Wait until nobody reads standard output any more: the other end of a pipe or of a terminal was closed. Of a file
 /// that never comes true.
 pub fn reader_left() -> io::Result<()> {

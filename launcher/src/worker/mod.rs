@@ -22,7 +22,6 @@ mod verify;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
-use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -41,23 +40,28 @@ use plugin::native::{self, NativeHttp};
 use pulse::Pulse;
 use recycle::{Recycling, Wish};
 
-/// The whole life of a worker process: the body of `launcher worker`.
-pub fn main() -> ExitCode {
+/// The exit code of a worker that cannot serve, and has told its master why.
+const FAILED: u8 = 1;
+/// The exit code of a worker to which nobody spoke as a master does.
+const NO_MASTER: u8 = 2;
+
+/// The whole life of a worker process: the body of `launcher worker`. Its exit code.
+pub fn main() -> u8 {
     let channel = match sys::stdio::take_stdin() {
         Ok(channel) => channel,
         Err(error) => return give_up(&format!("standard input cannot be taken: {error}")),
     };
     match channel::receive_blocking::<ToWorker>(channel.as_fd(), Large::Accepted) {
         // The master went away before it had anything to say.
-        Ok(None) => ExitCode::SUCCESS,
+        Ok(None) => 0,
         Ok(Some((ToWorker::Assign(assign), descriptors))) => match serve(&channel, *assign, descriptors) {
-            Ok(()) => ExitCode::SUCCESS,
+            Ok(()) => 0,
             Err(reason) => fail(&channel, reason),
         },
         Ok(Some((ToWorker::Verify { path, purpose }, descriptors))) => match <[OwnedFd; 2]>::try_from(descriptors) {
             Ok([source, compiled]) => {
                 let answer = verify::verify(&path, purpose, source, compiled);
-                channel::send_blocking(channel.as_fd(), &answer).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS)
+                channel::send_blocking(channel.as_fd(), &answer).map_or(FAILED, |()| 0)
             }
             Err(_) => give_up("a request to verify came without its two descriptors"),
         },
@@ -66,15 +70,15 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn give_up(reason: &str) -> ExitCode {
+fn give_up(reason: &str) -> u8 {
     eprintln!("launcher: worker: {reason}");
-    ExitCode::from(2)
+    NO_MASTER
 }
 
-fn fail(channel: &OwnedFd, reason: String) -> ExitCode {
+fn fail(channel: &OwnedFd, reason: String) -> u8 {
     // If the master is gone there is nobody to tell.
     let _ = channel::send_blocking(channel.as_fd(), &ToMaster::Failed { reason });
-    ExitCode::FAILURE
+    FAILED
 }
 
 /// Serve until told to drain. An error is why the worker cannot serve, for a person.

@@ -11,7 +11,7 @@
 
 mod openapi;
 mod report;
-mod routes;
+pub(super) mod routes;
 mod server;
 mod stream;
 
@@ -20,6 +20,7 @@ use tokio::sync::oneshot;
 use super::journal::Name;
 use super::orders::Scale;
 use crate::api::{ConfigInForce, Outcome, Plan, Refusal, Upgrading};
+use crate::config::Config;
 
 pub(super) use report::Snapshot;
 pub(super) use server::{Roots, Server};
@@ -65,6 +66,8 @@ pub(super) enum Order {
     Plan(Option<String>),
     /// Change what differs in a configuration.
     Apply(Option<String>),
+    /// The same, of one that the program has put together whose process this is.
+    Take(Box<Config>),
     /// Let another program take over.
     Upgrade(Option<String>),
 }

@@ -22,7 +22,7 @@ pub(in crate::master) struct Snapshot {
 
 impl Snapshot {
     /// The status, with what the system says about each process. Blocks for milliseconds.
-    pub(super) fn complete(mut self) -> api::Status {
+    pub(in crate::master) fn complete(mut self) -> api::Status {
         for worker in self.status.services.iter_mut().flat_map(|service| &mut service.workers) {
             let usage = usage::of(worker.pid);
             (worker.pss_bytes, worker.cpu_s) = (usage.pss_bytes, usage.cpu_s);

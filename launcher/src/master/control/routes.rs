@@ -248,7 +248,7 @@ async fn answer(
 }
 
 /// What has become of what was begun.
-async fn outcomes(begun: Vec<Begun>, wait: bool) -> Vec<Outcome> {
+pub(in crate::master) async fn outcomes(begun: Vec<Begun>, wait: bool) -> Vec<Outcome> {
     let mut outcomes = Vec::new();
     for Begun { service, outcome } in begun {
         let plain =

@@ -43,6 +43,15 @@ pub struct Line {
     pub continues: bool,
 }
 
+/// As people read it: `launcher run` prints the same.
+impl std::fmt::Display for Record {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut text = Vec::new();
+        self.write_pretty(false, &mut text);
+        f.write_str(String::from_utf8_lossy(&text).trim_end_matches('\n'))
+    }
+}
+
 impl Record {
     /// The service that it is about, if it is about one.
     pub fn service(&self) -> Option<&Name> {
