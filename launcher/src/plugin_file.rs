@@ -44,11 +44,6 @@ pub enum VerifyError {
     /// As a WASM component.
     #[error(transparent)]
     Wasm(#[from] wasm_host::PluginError),
-    /// A component that the launcher cannot serve.
-    #[error(
-        "it is a program (it exports wasi:cli/run), and this version serves components that answer requests: export wasi:http/incoming-handler or wasi:http/handler"
-    )]
-    Command,
     /// As a native library.
     #[error(transparent)]
     Native(#[from] native::ManifestError),
@@ -109,10 +104,7 @@ pub fn verify(bytes: &[u8], path: &Path, purpose: Purpose) -> Result<Verified, V
         return Ok(Verified::Native(native::verify(bytes)?));
     }
     let (manifest, compiled) = wasm_host::compile(bytes, purpose)?;
-    match manifest.world {
-        World::Http02 | World::Http03 => Ok(Verified::Wasm { manifest, compiled }),
-        World::Command02 | World::Command03 => Err(VerifyError::Command),
-    }
+    Ok(Verified::Wasm { manifest, compiled })
 }
 
 /// Tell what a plugin is and what it can use, in lines.
@@ -154,7 +146,8 @@ pub fn describe(bytes: &[u8], path: &Path) -> Result<String, VerifyError> {
 
 /// A component that the launcher does not serve; `check` says what is missing.
 const NO_WORLD: &str = "WASM component, exports nothing that the launcher serves: wasi:http/incoming-handler@0.2 or \
-     wasi:http/handler@0.3 is needed (Rust: #[worker_sdk::http]; WIT: `export wasi:http/incoming-handler@0.2.3;`)";
+     wasi:http/handler@0.3 is needed (Rust: #[worker_sdk::http]; WIT: `export wasi:http/incoming-handler@0.2.3;`), or \
+     wasi:cli/run for a program that owns its sockets";
 
 fn native_line(manifest: &NativeManifest) -> String {
     let kind = match manifest.kind {
@@ -167,7 +160,7 @@ fn world(world: World) -> &'static str {
     match world {
         World::Http02 => "WASM component, answers HTTP requests (wasi:http/incoming-handler@0.2)",
         World::Http03 => "WASM component, answers HTTP requests (wasi:http/handler@0.3)",
-        World::Command02 => "WASM component, a program (wasi:cli/run@0.2)",
-        World::Command03 => "WASM component, a program (wasi:cli/run@0.3)",
+        World::Command02 => "WASM component, a program that owns its sockets (wasi:cli/run@0.2)",
+        World::Command03 => "WASM component, a program that owns its sockets (wasi:cli/run@0.3)",
     }
 }

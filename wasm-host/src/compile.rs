@@ -33,7 +33,8 @@ pub fn compile(source: &[u8], purpose: Purpose) -> Result<(Manifest, Vec<u8>), P
     let engine = engine(concurrency, Allocation::OnDemand, purpose)?;
     let component =
         Component::from_binary(&engine, &binary).map_err(|error| PluginError::Invalid { detail: chain(&error) })?;
-    let linker = linker(&engine, concurrency).map_err(|error| PluginError::Engine { detail: chain(&error) })?;
+    let linker =
+        linker(&engine, concurrency, manifest.world).map_err(|error| PluginError::Engine { detail: chain(&error) })?;
     linker.instantiate_pre(&component).map_err(|error| PluginError::ImportMismatch { detail: chain(&error) })?;
     let compiled = component.serialize().map_err(|error| PluginError::Invalid { detail: chain(&error) })?;
     Ok((Manifest { purpose, ..manifest }, compiled))
@@ -97,8 +98,8 @@ fn nearest(exports: &[String]) -> String {
     if let Some(draft) = begins("wasi:http/") {
         return format!("; {draft} is of another version: build with bindings of WASI 0.2 or 0.3");
     }
-    if begins("wasi:cli/run").is_some() {
-        return "; it is a program: what answers requests is a library".to_owned();
+    if let Some(draft) = begins("wasi:cli/run") {
+        return format!("; {draft} is of another version: build with bindings of WASI 0.2 or 0.3");
     }
     String::new()
 }

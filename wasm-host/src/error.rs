@@ -50,7 +50,8 @@ pub enum PluginError {
     /// Nothing that could be served.
     #[error(
         "the component exports {exports}, none of which the launcher can serve; it needs to export \
-         wasi:http/incoming-handler@0.2 or wasi:http/handler@0.3{near}. In Rust put #[worker_sdk::http] on the handler; \
+         wasi:http/incoming-handler@0.2 or wasi:http/handler@0.3 to answer requests, or wasi:cli/run@0.2 or 0.3 to own its \
+         sockets{near}. In Rust put #[worker_sdk::http] on the handler; \
          in WIT the world needs the line `export wasi:http/incoming-handler@0.2.3;`"
     )]
     NoWorld {
@@ -100,6 +101,12 @@ pub enum PluginError {
     /// The component is of a world that this host type does not serve.
     #[error("the component does not answer HTTP requests (its world is {world:?})")]
     NotHttp {
+        /// What it is.
+        world: crate::World,
+    },
+    /// The component answers requests, and is no program.
+    #[error("the component is no program (its world is {world:?})")]
+    NotProgram {
         /// What it is.
         world: crate::World,
     },

@@ -77,7 +77,7 @@ impl HttpGuest {
         output: Output,
         on_thread: fn(),
     ) -> Result<HttpGuest, PluginError> {
-        if !matches!(manifest.world, World::Http02 | World::Http03) {
+        if manifest.world.is_program() {
             return Err(PluginError::NotHttp { world: manifest.world });
         }
         let sandbox = Sandbox::new(settings, env, config, Arc::clone(&output))?;
@@ -90,7 +90,7 @@ impl HttpGuest {
             }
         };
         let refused = |error: wasmtime::Error| PluginError::Load { detail: chain(&error) };
-        let linker = linker(&engine, manifest.concurrency).map_err(refused)?;
+        let linker = linker(&engine, manifest.concurrency, manifest.world).map_err(refused)?;
         let pre: InstancePre<Host> = linker.instantiate_pre(&component).map_err(refused)?;
         let ticker = Ticker::new(&engine, on_thread)
             .map_err(|error| PluginError::Engine { detail: format!("cannot start a thread: {error}") })?;
@@ -176,7 +176,7 @@ impl HttpGuest {
     }
 }
 
-fn deserialize(
+pub(crate) fn deserialize(
     compiled: &File,
     manifest: &Manifest,
     allocation: Allocation,

@@ -16,6 +16,7 @@ use crate::error::PluginError;
 use crate::network::Network;
 use crate::outgoing::Outgoing;
 use crate::output::{Lines, Output, Stream};
+use crate::sockets::{Given, Observer, Sockets};
 use crate::{Dir, Settings, Variables};
 
 /// Elements of all tables of one instance (16 bytes each on the host at most).
@@ -30,6 +31,7 @@ pub(crate) struct Host {
     variables: Arc<WasiConfigVariables>,
     limits: Limits,
     meter: Arc<Meter>,
+    sockets: Arc<Sockets>,
 }
 
 impl Host {
@@ -39,6 +41,11 @@ impl Host {
 
     pub(crate) fn network(&self) -> &Arc<Network> {
         self.outgoing.network()
+    }
+
+    /// What a program's sockets are made of.
+    pub(crate) fn own_sockets(&mut self) -> (&Arc<Sockets>, &mut ResourceTable) {
+        (&self.sockets, &mut self.table)
     }
 
     pub(crate) fn variables(&self) -> &WasiConfigVariables {
@@ -67,6 +74,9 @@ pub(crate) struct Sandbox {
     output: Output,
     memory: usize,
     cpu_time: Duration,
+    sockets: Arc<Sockets>,
+    /// What a program finds as its name; a guest that is called has none.
+    name: Option<String>,
 }
 
 impl Sandbox {
@@ -80,15 +90,36 @@ impl Sandbox {
         for dir in &settings.dirs {
             std::fs::read_dir(&dir.host).map_err(|source| PluginError::Dir { dir: dir.host.clone(), source })?;
         }
+        let network = Arc::new(Network::new(&settings.network));
         Ok(Sandbox {
+            sockets: Sockets::none(Arc::clone(&network), Arc::clone(&output)),
+            name: None,
             env: env.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
             variables: Arc::new(variables(config)),
             dirs: settings.dirs.clone(),
-            outgoing: Outgoing::new(Arc::new(Network::new(&settings.network))),
+            outgoing: Outgoing::new(network),
             output,
             memory: usize::try_from(settings.memory).unwrap_or(usize::MAX),
             cpu_time: settings.cpu_time,
         })
+    }
+
+    /// A sandbox of a program, which has a name and owns sockets.
+    pub(crate) fn of_program(
+        mut self,
+        name: String,
+        given: Vec<Given>,
+        connections: usize,
+        observer: Box<dyn Observer>,
+    ) -> Sandbox {
+        let (network, output) = (Arc::clone(self.outgoing.network()), Arc::clone(&self.output));
+        self.sockets = Sockets::new(given, connections, network, observer, output);
+        self.name = Some(name);
+        self
+    }
+
+    pub(crate) fn sockets(&self) -> &Arc<Sockets> {
+        &self.sockets
     }
 
     /// A store that no guest has touched.
@@ -97,6 +128,9 @@ impl Sandbox {
         wasi.envs(&self.env)
             .stdout(Lines::new(Stream::Stdout, &self.output))
             .stderr(Lines::new(Stream::Stderr, &self.output));
+        if let Some(name) = &self.name {
+            wasi.arg(name);
+        }
         for dir in &self.dirs {
             let perms = if dir.writable { FsPerms::ReadWrite } else { FsPerms::ReadOnly };
             wasi.preopened_dir(&dir.host, &dir.guest, perms)?;
@@ -119,6 +153,7 @@ impl Sandbox {
             variables: Arc::clone(&self.variables),
             limits: Limits { memory: self.memory, memory_used: 0, elements_used: 0 },
             meter,
+            sockets: Arc::clone(&self.sockets),
         };
         let mut store = Store::new(engine, host);
         store.limiter(|host| &mut host.limits);

@@ -8,13 +8,15 @@
 //! - *Load* (a worker): [`HttpGuest::load`] maps the machine code and [`HttpGuest::warm`] starts a first instance.
 //! - *Call*: [`HttpGuest::handle`] runs the guest in the caller's task and returns the response as soon as the guest
 //!   sets its head; the [`GuestBody`] runs the guest on while it is read.
+//! - *Run*: [`Program::load`] and [`Program::run`] for a component that is a program and owns its sockets.
 //!
 //! Which file owns what: `engine` the configuration, `linker` the imports, `host` a store's data and the sandbox,
 //! `network` and `outgoing` the way out, `output` the guest's stdout and stderr, `epoch` the limit of computing,
-//! `gate` the number of instances, `http02` and `http03` the two protocols of a call.
+//! `gate` the number of instances, `http02` and `http03` the two protocols of a call, `command` and `sockets` programs.
 //!
 //! This crate opens no listening socket, reads no configuration file and writes no log.
 
+mod command;
 mod compile;
 mod componentise;
 mod describe;
@@ -31,7 +33,9 @@ mod network;
 mod outgoing;
 mod output;
 mod settings;
+mod sockets;
 
+pub use command::{Control, Program};
 pub use compile::compile;
 pub use describe::{Description, REUSABLE, describe};
 pub use engine::compatibility_hash;
@@ -39,3 +43,4 @@ pub use error::{CallFailure, PluginError};
 pub use guest::{GuestBody, HttpGuest};
 pub use output::{LINE, Output, Stream};
 pub use settings::{Dir, Endpoint, Manifest, Purpose, Settings, Variables, World};
+pub use sockets::{Accept, Given, Inherited, Observer};

@@ -13,15 +13,20 @@ use wasmtime_wasi::sockets::WasiSocketsView;
 use wasmtime_wasi_config::WasiConfig;
 use wasmtime_wasi_http::{WasiHttp, WasiHttpView};
 
+use crate::World;
 use crate::host::Host;
+use crate::sockets;
 
-/// A linker for one flavour of engine.
-pub(crate) fn linker(engine: &Engine, concurrency: bool) -> wasmtime::Result<Linker<Host>> {
+/// A linker for one flavour of engine; a program gets sockets of ours instead of the engine's.
+pub(crate) fn linker(engine: &Engine, concurrency: bool, world: World) -> wasmtime::Result<Linker<Host>> {
     let mut linker = Linker::new(engine);
     wasi_02(&mut linker)?;
     wasmtime_wasi_config::add_to_linker(&mut linker, |host: &mut Host| WasiConfig::from(host.variables()))?;
     if concurrency {
         wasi_03(&mut linker)?;
+    }
+    if world.is_program() {
+        sockets::link(&mut linker, concurrency)?;
     }
     Ok(linker)
 }

@@ -48,6 +48,16 @@ pub enum World {
     Command03,
 }
 
+impl World {
+    /// Whether it is a program, which runs by itself and owns its sockets, instead of being called for each request.
+    pub fn is_program(self) -> bool {
+        match self {
+            World::Http02 | World::Http03 => false,
+            World::Command02 | World::Command03 => true,
+        }
+    }
+}
+
 /// What a guest may use and how much. Everything else is denied.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Settings {

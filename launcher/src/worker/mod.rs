@@ -7,6 +7,7 @@
 //! - [`plugin`]: what a plugin must be able to do, and the kinds there are
 //! - `dev`: what an author sees in a browser, in `launcher dev` only
 //! - `forwarding`: the headers that name the client
+//! - `program`: a plugin that is a WASM program and owns its sockets, instead of HTTP
 //! - `pulse`: that its loop turns
 //! - `recycle`: when a worker asks to be replaced
 //! - `verify`: the other thing that a worker process may be asked: is this plugin usable?
@@ -15,6 +16,7 @@ mod dev;
 mod forwarding;
 pub mod http;
 pub mod plugin;
+mod program;
 mod pulse;
 mod recycle;
 mod verify;
@@ -128,6 +130,10 @@ fn serve(channel: &OwnedFd, mut assign: Assign, mut descriptors: Vec<OwnedFd>) -
                 run(channel, assign, (listeners, take), told, plugin, Some(Arc::clone(hub))).await
             }
             (Plugin::Awaited, None) => Err("there is no plugin, and nobody builds one".to_owned()),
+            (Plugin::Wasm(manifest), _) if manifest.world.is_program() => {
+                let manifest = manifest.clone();
+                program::serve(channel, assign, listeners, (counters, pulse), (loadable, &manifest)).await
+            }
             (Plugin::Wasm(manifest), hub) => {
                 let guest = plugin::wasm::load(loadable, manifest, &assign).await?;
                 let rest = guest.rest();

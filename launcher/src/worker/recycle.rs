@@ -68,7 +68,8 @@ pub(super) struct Recycling<P> {
     memory: Option<Memory>,
 }
 
-struct Memory {
+/// The size of the process, and what it may be.
+pub(super) struct Memory {
     /// Resident bytes at which the worker asks: 90 % of the limit.
     ask_at: u64,
     started: Instant,
@@ -79,13 +80,7 @@ struct Memory {
 
 impl<P: HttpPlugin> Recycling<P> {
     pub(super) fn new(plugin: P, limits: &Limits, wish: &Wish) -> Recycling<P> {
-        let memory = limits.memory.map(|limit| Memory {
-            ask_at: limit / 10 * 9,
-            started: Instant::now(),
-            next_look: AtomicU64::new(0),
-            wish: wish.clone(),
-        });
-        Recycling { plugin, memory }
+        Recycling { plugin, memory: Memory::of(limits, wish) }
     }
 }
 
@@ -114,7 +109,18 @@ impl<P: HttpPlugin> HttpPlugin for Recycling<P> {
 }
 
 impl Memory {
-    fn look(&self) {
+    /// `None`: it may be of any size.
+    pub(super) fn of(limits: &Limits, wish: &Wish) -> Option<Memory> {
+        limits.memory.map(|limit| Memory {
+            ask_at: limit / 10 * 9,
+            started: Instant::now(),
+            next_look: AtomicU64::new(0),
+            wish: wish.clone(),
+        })
+    }
+
+    /// Asks for a replacement if the process has grown.
+    pub(super) fn look(&self) {
         let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         if now < self.next_look.load(Ordering::Relaxed) {
             return;

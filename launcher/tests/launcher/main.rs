@@ -38,3 +38,4 @@ mod survival;
 mod systemd;
 mod templates;
 mod upgrade;
+mod wasm_sockets;

@@ -1,4 +1,4 @@
-//! WASM components as plugins: what [`wasm_host`] offers, in the shape that the HTTP side asks for.
+//! WASM components as plugins: what [`wasm_host`] offers, in the shape that the HTTP side asks for; and programs.
 
 use std::fs::File;
 use std::io::Write;
@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 
 use ::http::{Request, Response};
 use pin_project_lite::pin_project;
-use wasm_host::{CallFailure, GuestBody, HttpGuest, Manifest, Stream};
+use wasm_host::{CallFailure, Given, GuestBody, HttpGuest, Manifest, Observer, Output, Program, Stream};
 
 use super::{Failure, HttpPlugin};
 use crate::channel::Assign;
@@ -22,7 +22,32 @@ pub struct WasmPlugin {
 
 /// Load a compiled component and try it once. An error is why it cannot serve, for a person.
 pub async fn load(compiled: File, manifest: &Manifest, assign: &Assign) -> Result<WasmPlugin, String> {
-    let output = Arc::new(|stream: Stream, line: &[u8]| {
+    let name = |error: wasm_host::PluginError| format!("{}: {error}", assign.plugin_path);
+    let guest = HttpGuest::load(compiled, manifest, &assign.wasm, &assign.env, &assign.config, output(), alone);
+    let guest = guest.map_err(name)?;
+    guest.warm().await.map_err(name)?;
+    Ok(WasmPlugin { guest })
+}
+
+/// Load a compiled program, which may bind what it is given.
+pub(in crate::worker) fn load_program(
+    compiled: File,
+    manifest: &Manifest,
+    assign: &Assign,
+    given: Vec<Given>,
+    connections: usize,
+    observer: Box<dyn Observer>,
+) -> Result<Program, String> {
+    let Assign { wasm, env, config, plugin_path, .. } = assign;
+    let name = plugin_path.clone();
+    let loaded =
+        Program::load(compiled, manifest, wasm, env, config, output(), name, given, connections, observer, alone);
+    loaded.map_err(|error| format!("{plugin_path}: {error}"))
+}
+
+/// Where the lines of guests go.
+fn output() -> Output {
+    Arc::new(|stream: Stream, line: &[u8]| {
         let mut line = line.to_vec();
         line.push(b'\n');
         // One write a line. Nobody is left to tell if it fails.
@@ -30,14 +55,12 @@ pub async fn load(compiled: File, manifest: &Manifest, assign: &Assign) -> Resul
             Stream::Stdout => std::io::stdout().write_all(&line),
             Stream::Stderr => std::io::stderr().write_all(&line),
         };
-    });
-    let name = |error: wasm_host::PluginError| format!("{}: {error}", assign.plugin_path);
-    // Without it everything works as well, only slower.
-    let alone = || drop(leave_shared_descriptors(None));
-    let guest = HttpGuest::load(compiled, manifest, &assign.wasm, &assign.env, &assign.config, output, alone);
-    let guest = guest.map_err(name)?;
-    guest.warm().await.map_err(name)?;
-    Ok(WasmPlugin { guest })
+    })
+}
+
+/// Without it everything works as well, only slower.
+fn alone() {
+    drop(leave_shared_descriptors(None));
 }
 
 impl WasmPlugin {

@@ -55,6 +55,23 @@ pub(crate) fn async_hello() -> PathBuf {
     project_guests().join("async_hello.wasm")
 }
 
+/// A program of WASI 0.2 that owns its sockets (`tests/guests/lines`).
+pub(crate) fn lines() -> Vec<u8> {
+    fs::read(project_guests().join("lines.wasm")).expect("read the guest")
+}
+
+/// The same bytes but for a custom section: another version, of which the launcher makes another generation.
+pub(crate) fn other_version(component: &[u8]) -> Vec<u8> {
+    let name = b"another";
+    let length = u8::try_from(name.len()).expect("a short name");
+    [component, &[0, length + 1, length], name].concat()
+}
+
+/// A program of WASI 0.3 that owns its sockets (`tests/guests/async-lines`).
+pub(crate) fn async_lines() -> Vec<u8> {
+    fs::read(project_guests().join("async_lines.wasm")).expect("read the guest")
+}
+
 /// The example HTTP server of the `wstd` crate, built from the registry's sources as they are.
 pub(crate) fn wstd_server() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
