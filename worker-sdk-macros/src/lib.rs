@@ -16,6 +16,20 @@ pub fn http(arguments: TokenStream, item: TokenStream) -> TokenStream {
     }
 }
 
+/// Makes a function the plugin that owns the sockets. Documented as `worker_sdk::socket`.
+#[proc_macro_attribute]
+pub fn socket(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    let export = match arguments.into_iter().next() {
+        Some(argument) => Err(Error::new(argument.span(), "`#[worker_sdk::socket]` takes no arguments")),
+        None => export_socket(item.clone()),
+    };
+    match export {
+        Ok(export) => item.into_iter().chain(export).collect(),
+        // As above.
+        Err(error) => item.into_iter().chain(error.into_tokens()).collect(),
+    }
+}
+
 struct Error {
     at: Span,
     message: String,
@@ -61,7 +75,13 @@ struct Arguments {
 
 fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenStream, Error> {
     let arguments = parse_arguments(arguments)?;
-    let name = function_name(item)?;
+    let Function { name, is_async } = function(item, "put #[worker_sdk::http] on an `async fn`")?;
+    if !is_async {
+        return Err(Error::new(
+            name.span(),
+            "the handler must be an `async fn`: `async fn handle(request: Request) -> impl IntoResponse`",
+        ));
+    }
     let reuse = if arguments.reuse { "true" } else { "false" };
     let mut inner = TokenStream::new();
     let mut push = |key: &str, value: TokenStream| {
@@ -74,19 +94,33 @@ fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenStream, Erro
     push("start", arguments.start);
     push("stop", arguments.stop);
     push("reuse", TokenTree::Ident(Ident::new(reuse, Span::call_site())).into());
+    Ok(call("__http", inner))
+}
+
+fn export_socket(item: TokenStream) -> Result<TokenStream, Error> {
+    let Function { name, is_async } = function(item, "put #[worker_sdk::socket] on a `fn` or an `async fn`")?;
+    let runs = if is_async { "asynchronous" } else { "blocking" };
+    let bracket = |value: Ident| TokenTree::Group(Group::new(Delimiter::Bracket, TokenTree::Ident(value).into()));
+    let word = |word: &str| Ident::new(word, Span::call_site());
+    let inner = [TokenTree::Ident(word("serve")), bracket(name), TokenTree::Ident(word("runs")), bracket(word(runs))];
+    Ok(call("__socket", inner.into_iter().collect()))
+}
+
+/// `::worker_sdk::NAME! { … }`
+fn call(name: &str, inner: TokenStream) -> TokenStream {
     let span = Span::call_site();
-    Ok([
+    [
         colon(span),
         punct(':', span),
         TokenTree::Ident(Ident::new("worker_sdk", span)),
         colon(span),
         punct(':', span),
-        TokenTree::Ident(Ident::new("__http", span)),
+        TokenTree::Ident(Ident::new(name, span)),
         punct('!', span),
         TokenTree::Group(Group::new(Delimiter::Brace, inner)),
     ]
     .into_iter()
-    .collect())
+    .collect()
 }
 
 fn colon(span: Span) -> TokenTree {
@@ -143,8 +177,14 @@ fn parse_arguments(tokens: TokenStream) -> Result<Arguments, Error> {
     Ok(arguments)
 }
 
-/// The name after `async fn`.
-fn function_name(item: TokenStream) -> Result<Ident, Error> {
+/// What stands under an attribute.
+struct Function {
+    name: Ident,
+    is_async: bool,
+}
+
+/// The function, or `otherwise` as an error.
+fn function(item: TokenStream, otherwise: &str) -> Result<Function, Error> {
     let mut is_async = false;
     let mut tokens = item.into_iter();
     while let Some(token) = tokens.next() {
@@ -157,21 +197,15 @@ fn function_name(item: TokenStream) -> Result<Ident, Error> {
                 let Some(TokenTree::Ident(name)) = tokens.next() else {
                     break;
                 };
-                if !is_async {
-                    return Err(Error::new(
-                        name.span(),
-                        "the handler must be an `async fn`: `async fn handle(request: Request) -> impl IntoResponse`",
-                    ));
-                }
                 if let Some(TokenTree::Punct(p)) = tokens.next() {
                     if p.as_char() == '<' {
-                        return Err(Error::new(p.span(), "the handler cannot have generic parameters"));
+                        return Err(Error::new(p.span(), "it cannot have generic parameters"));
                     }
                 }
-                return Ok(name);
+                return Ok(Function { name, is_async });
             }
             _ => {}
         }
     }
-    Err(Error::new(Span::call_site(), "put #[worker_sdk::http] on an `async fn`"))
+    Err(Error::new(Span::call_site(), otherwise))
 }

@@ -1,4 +1,4 @@
-/* The C contract between a launcher worker (the host) and a native plugin, kind http.
+/* The C contract between a launcher worker (the host) and a native plugin.
  *
  * A plugin is a shared library that exports ONE data symbol:
  *
@@ -7,9 +7,16 @@
  *         .kind = LAUNCHER_KIND_HTTP, .name = "mine", .version = "1.0",
  *         .init = init, .handle = handle, .drop = drop };
  *
+ * or, to own the listening sockets, .kind = LAUNCHER_KIND_SOCKET and .serve = serve in the place of handle.
+ *
  * Flow: the host reads the descriptor from the file without executing anything, loads the library (and never
- * unloads it), calls init once, handle for each request (which polls the plugin's work for the first time), and
- * drop at the end, when no call and no body is left. Rules:
+ * unloads it) and calls init once. Then
+ *  - kind http: handle for each request (which polls the plugin's work for the first time), and drop at the end, when
+ *    no call and no body is left;
+ *  - kind socket: serve once, on a thread of its own. It says ready when it accepts, runs its own loop, and returns
+ *    when it was told to stop and has finished; then drop. Coming back before it was told is a crash. It is told by a
+ *    flag, a descriptor and a waker at once: use whichever your loop can hear.
+ * Rules:
  *
  *  - Nothing may unwind or longjmp across the border.
  *  - Each side frees its own memory. Whatever is in an out-parameter when a function returns belongs to the
@@ -36,7 +43,7 @@ extern "C" {
 #define LAUNCHER_MAGIC { 'L', 'A', 'U', 'N', 'C', 'H', 'E', 'R' }
 #define LAUNCHER_ABI 1u
 
-/* kind; SOCKET is reserved */
+/* kind */
 #define LAUNCHER_KIND_HTTP 1u
 #define LAUNCHER_KIND_SOCKET 2u
 
@@ -56,6 +63,13 @@ extern "C" {
 #define LAUNCHER_LOG_WARN 2u
 #define LAUNCHER_LOG_INFO 3u
 #define LAUNCHER_LOG_DEBUG 4u
+
+/* kind of a listener; other numbers may come */
+#define LAUNCHER_SOCKET_TCP 1u
+#define LAUNCHER_SOCKET_UDP 2u
+#define LAUNCHER_SOCKET_UNIX 3u
+#define LAUNCHER_SOCKET_UNIX_DATAGRAM 4u
+#define LAUNCHER_SOCKET_UNIX_PACKET 5u   /* SOCK_SEQPACKET */
 
 #define LAUNCHER_PEER_UNKNOWN 0u
 #define LAUNCHER_PEER_UNIX 1u
@@ -143,6 +157,32 @@ typedef struct launcher_call {
     void (*drop)(void *data);         /* once, any thread, finished or not */
 } launcher_call;
 
+/* A socket that is the plugin's. It is non-blocking and stays so: other processes accept from the same socket. Never
+ * shutdown(2) it, which would stop those too; close(2) lets go of it. */
+typedef struct launcher_listener {
+    uint32_t size;
+    uint32_t kind;                    /* LAUNCHER_SOCKET_… */
+    int32_t descriptor;               /* the plugin closes it */
+    uint32_t reserved;
+    launcher_str name;                /* from the configuration */
+    launcher_str address;             /* 127.0.0.1:8080, [::1]:8080, udp://127.0.0.1:53, unix:/path, unix:@name */
+} launcher_listener;
+
+typedef struct launcher_sockets {     /* it and all that it points to live as long as the process */
+    uint32_t size;
+    int32_t stop_descriptor;          /* readable (POLLIN) from the moment the plugin is told to stop, and for ever
+                                         then; do not read, do not close */
+    const uint32_t *stop_flag;        /* not 0 from that moment on; read it atomically */
+    uint64_t drain_timeout_ms;        /* from then to the death of the worker */
+    const launcher_listener *const *listeners; /* in the order of the configuration */
+    size_t listeners_len;
+    void *host;                       /* first argument of these; any thread, any number of times, until serve returns: */
+    void (*ready)(void *host);        /* it accepts; without this no generation is promoted */
+    void (*not_accepting)(void *host); /* told to stop, it has closed its listeners; returning says so too */
+    int32_t (*poll_stop)(void *host, launcher_waker waker); /* READY: it was told; PENDING: a clone of the waker is
+                                                               woken when it is */
+} launcher_sockets;
+
 typedef struct launcher_host {        /* it and all that it points to live as long as the process */
     uint32_t abi;
     uint32_t size;
@@ -168,6 +208,9 @@ typedef struct launcher_plugin_t {
     int32_t (*handle)(void *state, launcher_request *request, launcher_waker waker,
                       launcher_response *response, launcher_call *call);
     void (*drop)(void *state);
+    /* READY when it was told to stop and has finished; ERROR with the reason as the bytes of error. Younger than the
+       first version of this struct: size says whether it is there. */
+    int32_t (*serve)(void *state, const launcher_sockets *sockets, launcher_chunk *error);
 } launcher_plugin_t;
 
 extern

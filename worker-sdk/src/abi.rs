@@ -1,8 +1,12 @@
-//! The C contract between a launcher worker (the *host*) and a native plugin, kind `http`.
+//! The C contract between a launcher worker (the *host*) and a native plugin.
 //!
 //! **Flow.** The host reads the exported *data* symbol [`SYMBOL`], a static [`Plugin`], from the ELF file without
-//! executing anything; loads the library (never unloading it); calls `init` once; then `handle` for each request,
-//! which polls the plugin's work for the first time; and at the end `drop`, when no call and no body is left.
+//! executing anything; loads the library (never unloading it) and calls `init` once. Then, by the plugin's kind:
+//! - `http`: `handle` for each request, which polls the plugin's work for the first time; and at the end `drop`, when no
+//!   call and no body is left.
+//! - `socket`: `serve` once, on a thread of its own, with the listening sockets as descriptors. It says `ready` when it
+//!   accepts, runs its own loop, and returns when it was told to stop and has finished; then `drop`. Coming back before it
+//!   was told is a crash. It is told by a flag, a descriptor and a waker at once, so that every loop has a way to hear it.
 //!
 //! **Rules that hold for every type below.**
 //! - No unwinding across the border: a function that would unwind returns [`PANIC`].
@@ -31,8 +35,19 @@ pub const ABI: u32 = 1;
 
 /// Kind: the host speaks HTTP and calls [`Plugin::handle`].
 pub const KIND_HTTP: u32 = 1;
-/// Kind: the plugin owns the listening sockets. Reserved; its functions will be appended to [`Plugin`].
+/// Kind: the plugin owns the listening sockets, and the host calls [`Plugin::serve`].
 pub const KIND_SOCKET: u32 = 2;
+
+/// [`Listener::kind`]: a listening TCP socket.
+pub const SOCKET_TCP: u32 = 1;
+/// [`Listener::kind`]: a bound UDP socket.
+pub const SOCKET_UDP: u32 = 2;
+/// [`Listener::kind`]: a listening Unix socket.
+pub const SOCKET_UNIX: u32 = 3;
+/// [`Listener::kind`]: a bound Unix socket for datagrams.
+pub const SOCKET_UNIX_DATAGRAM: u32 = 4;
+/// [`Listener::kind`]: a listening Unix socket whose connections keep the borders of messages (`SOCK_SEQPACKET`).
+pub const SOCKET_UNIX_PACKET: u32 = 5;
 
 /// Flag of a [`Plugin`]: built with `panic = "abort"`, so that a panic ends the worker instead of one request.
 pub const PLUGIN_PANIC_ABORTS: u32 = 1;
@@ -298,6 +313,53 @@ impl Call {
     pub const NONE: Call = Call { data: core::ptr::null_mut(), poll: None, drop: None };
 }
 
+/// A socket that is the plugin's. It is non-blocking and stays so: other processes accept from the same socket. It must not
+/// be shut down (shutdown(2) would stop those too); close(2) lets go of it.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Listener {
+    /// `size_of::<Listener>()` as the host knows it.
+    pub size: u32,
+    /// [`SOCKET_TCP`] and the like; other numbers may come.
+    pub kind: u32,
+    /// The descriptor, which the plugin closes.
+    pub descriptor: i32,
+    /// 0.
+    pub reserved: u32,
+    /// Its name from the configuration.
+    pub name: Str,
+    /// `127.0.0.1:8080`, `[::1]:8080`, `udp://127.0.0.1:53`, `unix:/path` or `unix:@name`.
+    pub address: Str,
+}
+
+/// What [`Plugin::serve`] is given. It and all that it points to live as long as the process.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Sockets {
+    /// `size_of::<Sockets>()` as the host knows it.
+    pub size: u32,
+    /// Readable from the moment at which the plugin is told to stop, and for ever then: an eventfd to poll for `POLLIN`,
+    /// not to be read and not to be closed.
+    pub stop_descriptor: i32,
+    /// Not 0 from that moment on. To be read atomically; any order of memory.
+    pub stop_flag: *const u32,
+    /// Milliseconds from then to the death of the worker.
+    pub drain_timeout_ms: u64,
+    /// The sockets, in the order of the configuration.
+    pub listeners: *const *const Listener,
+    /// Number of `listeners`.
+    pub listeners_len: usize,
+    /// First argument of the functions. Each may be called on any thread, as often as one likes, until `serve` returns.
+    pub host: *mut c_void,
+    /// The plugin accepts: from now on it counts as started. Without it no generation is promoted.
+    pub ready: unsafe extern "C" fn(host: *mut c_void),
+    /// The plugin, told to stop, has closed its listeners and finishes what it has begun. Returning from `serve` says so too.
+    pub not_accepting: unsafe extern "C" fn(host: *mut c_void),
+    /// [`READY`] if the plugin was told to stop; else [`PENDING`], and a clone of the waker is woken when it is. Every
+    /// waker that was given is woken once.
+    pub poll_stop: unsafe extern "C" fn(host: *mut c_void, waker: Waker) -> i32,
+}
+
 /// What the host offers. Given to `init`; it and all that it points to live as long as the process.
 #[repr(C)]
 #[derive(Debug)]
@@ -334,6 +396,8 @@ pub type Handle = unsafe extern "C" fn(
     response: *mut Response,
     call: *mut Call,
 ) -> i32;
+/// Type of [`Plugin::serve`].
+pub type Serve = unsafe extern "C" fn(state: *mut c_void, sockets: *const Sockets, error: *mut Chunk) -> i32;
 /// Type of [`Plugin::drop`].
 pub type DropState = unsafe extern "C" fn(state: *mut c_void);
 
@@ -347,7 +411,7 @@ pub struct Plugin {
     pub magic: [u8; 8],
     /// [`ABI`] that the plugin was built for.
     pub abi: u32,
-    /// `size_of::<Plugin>()` as the plugin knows it.
+    /// `size_of::<Plugin>()` as the plugin knows it; at least [`PLUGIN_FIRST`].
     pub size: u32,
     /// [`KIND_HTTP`] or [`KIND_SOCKET`].
     pub kind: u32,
@@ -360,11 +424,17 @@ pub struct Plugin {
     /// Called once before everything else: [`READY`], or [`ERROR`] with the reason as the bytes of `error`.
     pub init: Option<Init>,
     /// Begins a request and polls it for the first time: [`READY`] with a filled response, [`PENDING`] with a
-    /// filled call, [`ERROR`] or [`PANIC`]. Called by one thread at a time.
+    /// filled call, [`ERROR`] or [`PANIC`]. Called by one thread at a time. Of kind [`KIND_HTTP`] only.
     pub handle: Option<Handle>,
     /// Called once after everything else; the process exits after it.
     pub drop: Option<DropState>,
+    /// Serves until it is told to stop, then [`READY`]; or [`ERROR`] with the reason as the bytes of `error`, or [`PANIC`].
+    /// Called once. Of kind [`KIND_SOCKET`] only. Younger than the first version: an old descriptor ends before it.
+    pub serve: Option<Serve>,
 }
+
+/// Bytes of a [`Plugin`] of the first version, which had no sockets.
+pub const PLUGIN_FIRST: usize = core::mem::offset_of!(Plugin, serve);
 
 /// `text` padded with zeros, cut off at a character's border when it is too long.
 pub const fn padded<const N: usize>(text: &str) -> [u8; N] {

@@ -17,7 +17,14 @@ pub trait Http: 'static {
     fn stop() -> impl Future<Output = ()>;
 }
 
-/// What a start hook may return.
+/// The author's function that owns the sockets, under a fixed name.
+#[cfg(not(target_family = "wasm"))]
+pub trait Socket: 'static {
+    /// Serves until it is told to stop; the reason of a failure is for a person.
+    fn serve(sockets: crate::Sockets) -> Result<(), String>;
+}
+
+/// What a start hook, or a function that owns the sockets, may return.
 pub trait StartOutcome {
     /// As one type.
     fn outcome(self) -> Result<(), String>;
@@ -58,6 +65,55 @@ macro_rules! __http {
             }
             $crate::__export!(Export, $reuse);
         };
+    };
+}
+
+/// Called by the attribute macro.
+#[cfg(not(target_family = "wasm"))]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __socket {
+    (serve [$serve:path] runs [$runs:ident]) => {
+        const _: () = {
+            struct Export;
+            impl $crate::export::Socket for Export {
+                fn serve(sockets: $crate::Sockets) -> ::core::result::Result<(), ::std::string::String> {
+                    $crate::export::StartOutcome::outcome($crate::__run!($runs, $serve, sockets))
+                }
+            }
+            #[unsafe(export_name = "launcher_plugin")]
+            #[used]
+            static DESCRIPTOR: $crate::abi::Plugin = $crate::native::socket::descriptor::<Export>(
+                env!("CARGO_PKG_NAME"),
+                env!("CARGO_PKG_VERSION"),
+                cfg!(panic = "abort"),
+            );
+        };
+    };
+}
+
+/// A function that owns the sockets, run to its end.
+#[cfg(not(target_family = "wasm"))]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __run {
+    (asynchronous, $serve:path, $sockets:ident) => {
+        $crate::native::socket::run(move || $serve($sockets))?
+    };
+    (blocking, $serve:path, $sockets:ident) => {
+        $serve($sockets)
+    };
+}
+
+/// Called by the attribute macro.
+#[cfg(target_family = "wasm")]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __socket {
+    ($($rest:tt)*) => {
+        ::core::compile_error!(
+            "#[worker_sdk::socket] is for native plugins; a component that owns its sockets is a program: write `fn main` with std::net"
+        );
     };
 }
 

@@ -24,6 +24,7 @@
 //! | who this worker is | [`worker()`] |
 //! | a line in the log | [`log`] |
 //! | wait | [`sleep()`] |
+//! | own the listening sockets and speak something else than HTTP | [`macro@socket`], `Sockets` |
 //! | test a handler | [`testing`] |
 //! | tokio, and what builds on it | feature `tokio` |
 //!
@@ -50,6 +51,8 @@ mod request;
 mod response;
 mod sleep;
 #[cfg(not(target_family = "wasm"))]
+mod sockets;
+#[cfg(not(target_family = "wasm"))]
 pub mod testing;
 mod worker;
 
@@ -71,6 +74,8 @@ pub use request::{Request, RequestExt};
 pub use response::Json;
 pub use response::{Html, IntoResponse, Response};
 pub use sleep::sleep;
+#[cfg(not(target_family = "wasm"))]
+pub use sockets::{Listener, SocketError, SocketKind, Sockets, Stop};
 pub use worker::{Worker, worker};
 
 /// Makes an `async fn(Request) -> impl IntoResponse` the plugin's HTTP handler. One a crate.
@@ -99,3 +104,44 @@ pub use worker::{Worker, worker};
 /// - `reuse`: a component's instance may serve many requests one after the other, so that statics survive
 ///   (a custom section `launcher:reusable`). Natively that is always so.
 pub use worker_sdk_macros::http;
+
+/// Makes a function the plugin, which owns the service's listening sockets and runs its own loop: any protocol, any
+/// library. One a crate; native plugins only.
+///
+/// An `async fn` runs on a thread of its own, with the feature `tokio` on a current-thread runtime of tokio:
+/// ```
+/// use worker_sdk::Sockets;
+///
+/// #[worker_sdk::socket]
+/// async fn serve(mut sockets: Sockets) -> std::io::Result<()> {
+///     let listener = sockets.tcp()?; // tokio: tokio::net::TcpListener::from_std(sockets.tcp()?)?
+///     sockets.ready();
+///     sockets.stop().told().await; // and accept from `listener` meanwhile
+///     drop(listener);
+///     Ok(()) // when what was begun is finished
+/// }
+/// ```
+/// Any other `fn` blocks, and does what it likes with threads:
+/// ```
+/// use std::io::{ErrorKind, Write};
+///
+/// use worker_sdk::Sockets;
+///
+/// #[worker_sdk::socket]
+/// fn serve(mut sockets: Sockets) -> std::io::Result<()> {
+///     let listener = sockets.tcp()?;
+///     sockets.ready();
+///     let stop = sockets.stop();
+///     while stop.readable(&listener)? {
+///         match listener.accept() {
+///             Ok((mut client, _)) => client.write_all(b"Hello!\n")?,
+///             Err(error) if error.kind() == ErrorKind::WouldBlock => {} // another worker was faster
+///             Err(error) => return Err(error),
+///         }
+///     }
+///     Ok(())
+/// }
+/// ```
+/// It returns nothing or a `Result` whose error can be displayed, and not before it was told to stop: that is a crash, as
+/// a panic is. It must say `Sockets::ready`, or its worker never counts as started.
+pub use worker_sdk_macros::socket;

@@ -23,7 +23,9 @@ pub async fn sleep(duration: Duration) {
     {
         // A body or a future may be polled outside of the border (tests); the timer needs the reactor.
         let timer = {
-            let _visit = crate::native::runtime::visit();
+            // A plugin that owns its sockets runs on a runtime of its own.
+            let elsewhere = tokio::runtime::Handle::try_current().is_err();
+            let _visit = elsewhere.then(crate::native::runtime::visit);
             tokio::time::sleep(duration)
         };
         timer.await;

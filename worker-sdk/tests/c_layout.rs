@@ -39,7 +39,9 @@ fn assertions() -> String {
     layout!(out, Response as launcher_response { size, flags, status, reserved, headers, headers_len, bytes, body, owner, release });
     layout!(out, Call as launcher_call { data, poll, drop });
     layout!(out, Host as launcher_host { abi, size, config, service, worker, generation, slot, reserved, wakers, log });
-    layout!(out, Plugin as launcher_plugin_t { magic, abi, size, kind, flags, name, version, init, handle, drop });
+    layout!(out, Listener as launcher_listener { size, kind, descriptor, reserved, name, address });
+    layout!(out, Sockets as launcher_sockets { size, stop_descriptor, stop_flag, drain_timeout_ms, listeners, listeners_len, host, ready, not_accepting, poll_stop });
+    layout!(out, Plugin as launcher_plugin_t { magic, abi, size, kind, flags, name, version, init, handle, drop, serve });
     constants!(
         out,
         ABI,
@@ -57,6 +59,11 @@ fn assertions() -> String {
         LOG_WARN,
         LOG_INFO,
         LOG_DEBUG,
+        SOCKET_TCP,
+        SOCKET_UDP,
+        SOCKET_UNIX,
+        SOCKET_UNIX_DATAGRAM,
+        SOCKET_UNIX_PACKET,
         PEER_UNKNOWN,
         PEER_UNIX,
         PEER_IPV4,
@@ -68,8 +75,9 @@ fn assertions() -> String {
          static int32_t handle(void *s, launcher_request *q, launcher_waker w, launcher_response *r, launcher_call *c)\n\
          { (void)s; (void)q; (void)w; (void)r; (void)c; return LAUNCHER_ERROR; }\n\
          static void drop(void *s) { (void)s; }\n\
+         static int32_t serve(void *s, const launcher_sockets *l, launcher_chunk *e) { (void)s; (void)l; (void)e; return 0; }\n\
          const launcher_plugin_t launcher_plugin = { .magic = LAUNCHER_MAGIC, .abi = LAUNCHER_ABI,\n\
-           .size = sizeof(launcher_plugin_t), .kind = LAUNCHER_KIND_HTTP, .name = \"c\", .init = init, .handle = handle, .drop = drop };\n",
+           .size = sizeof(launcher_plugin_t), .kind = LAUNCHER_KIND_HTTP, .name = \"c\", .init = init, .handle = handle, .drop = drop, .serve = serve };\n",
     );
     out
 }

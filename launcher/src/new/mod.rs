@@ -20,6 +20,8 @@ use templates::{FILES_OF_SDK, Source};
 pub(crate) enum Template {
     /// A handler in Rust: one source, a native library or a WASM component
     Rust,
+    /// A native library in Rust that owns its sockets and speaks a protocol of its own
+    Socket,
     /// A native library in C
     C,
     /// A WASM component in JavaScript
@@ -94,7 +96,10 @@ pub(crate) fn create(directory: &Path, template: Template, sdk: Option<&Path>) -
     let fill =
         |text: &str| text.replace("{{name}}", &name).replace("{{crate}}", &crate_name).replace("{{sdk}}", &place);
     let own = templates::files(template).iter().map(|Source(path, text)| (*path, fill(text)));
-    let brought: &[Source] = if template == Template::Rust && sdk.is_none() { FILES_OF_SDK } else { &[] };
+    let brought: &[Source] = match template {
+        Template::Rust | Template::Socket if sdk.is_none() => FILES_OF_SDK,
+        _ => &[],
+    };
     for (path, text) in own.chain(brought.iter().map(|Source(path, text)| (*path, (*text).to_owned()))) {
         write(&directory.join(path), &text)?;
     }

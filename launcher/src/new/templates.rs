@@ -12,6 +12,7 @@ pub(super) struct Source(pub(super) &'static str, pub(super) &'static str);
 pub(super) fn files(template: Template) -> &'static [Source] {
     match template {
         Template::Rust => RUST,
+        Template::Socket => SOCKET,
         Template::C => C,
         Template::Javascript => JAVASCRIPT,
         Template::Python => PYTHON,
@@ -25,6 +26,14 @@ const RUST: &[Source] = &[
     Source("component.yaml", include_str!("../../templates/rust/component.yaml")),
     Source("config.yaml", include_str!("../../templates/rust/config.yaml")),
     Source("src/lib.rs", include_str!("../../templates/rust/src/lib.rs")),
+];
+
+const SOCKET: &[Source] = &[
+    Source(".gitignore", include_str!("../../templates/socket/gitignore")),
+    Source("Cargo.toml", include_str!("../../templates/socket/Cargo.toml.in")),
+    Source("README.md", include_str!("../../templates/socket/README.md")),
+    Source("config.yaml", include_str!("../../templates/socket/config.yaml")),
+    Source("src/lib.rs", include_str!("../../templates/socket/src/lib.rs")),
 ];
 
 const C: &[Source] = &[
@@ -88,11 +97,13 @@ pub(super) const FILES_OF_SDK: &[Source] = &[
     Source("vendor/worker-sdk/src/native/mod.rs", include_str!("../../../worker-sdk/src/native/mod.rs")),
     Source("vendor/worker-sdk/src/native/outgoing.rs", include_str!("../../../worker-sdk/src/native/outgoing.rs")),
     Source("vendor/worker-sdk/src/native/runtime.rs", include_str!("../../../worker-sdk/src/native/runtime.rs")),
+    Source("vendor/worker-sdk/src/native/socket.rs", include_str!("../../../worker-sdk/src/native/socket.rs")),
     Source("vendor/worker-sdk/src/native/spare.rs", include_str!("../../../worker-sdk/src/native/spare.rs")),
     Source("vendor/worker-sdk/src/native/waker.rs", include_str!("../../../worker-sdk/src/native/waker.rs")),
     Source("vendor/worker-sdk/src/request.rs", include_str!("../../../worker-sdk/src/request.rs")),
     Source("vendor/worker-sdk/src/response.rs", include_str!("../../../worker-sdk/src/response.rs")),
     Source("vendor/worker-sdk/src/sleep.rs", include_str!("../../../worker-sdk/src/sleep.rs")),
+    Source("vendor/worker-sdk/src/sockets.rs", include_str!("../../../worker-sdk/src/sockets.rs")),
     Source("vendor/worker-sdk/src/testing.rs", include_str!("../../../worker-sdk/src/testing.rs")),
     Source("vendor/worker-sdk/src/worker.rs", include_str!("../../../worker-sdk/src/worker.rs")),
 ];

@@ -4,10 +4,12 @@
 //! them.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
 use std::process::Command;
 
 use crate::harness::projects::{develop, edited, passes, project};
-use crate::harness::{Site, guests};
+use crate::harness::{Launcher, Site, guests};
 
 #[test]
 fn a_project_in_c_is_served_edited_and_tested() {
@@ -41,11 +43,40 @@ fn a_project_in_rust_is_served_edited_and_tested_in_both_builds() {
 }
 
 #[test]
+fn a_project_that_owns_its_sockets_is_served_edited_and_tested() {
+    let site = Site::new();
+    let project = project(&site, "socket", "my-socket");
+    // As above; tokio's features are others than the example's of HTTP.
+    fs::copy(guests::project().join("Cargo.lock"), project.join("Cargo.lock")).expect("copy the lock file");
+    std::os::unix::fs::symlink(guests::of_templates(), project.join("target")).expect("link the build's directory");
+    passes(Command::new("cargo").args(["test", "--release"]).current_dir(&project));
+    passes(Command::new("cargo").args(["build", "--release"]).current_dir(&project));
+    let mut launcher = develop(&project, "config.yaml", &[]);
+    let said = |launcher: &Launcher| {
+        let mut client = TcpStream::connect(launcher.address("my-socket")).expect("connects");
+        client.write_all(b"you\n").expect("writes");
+        let mut line = String::new();
+        BufReader::new(client).read_line(&mut line).expect("an answer");
+        line
+    };
+    let swapped = |mark| launcher.wait_after(mark, "swapped", |event| event.is("swapped"));
+    swapped(0);
+    assert_eq!(said(&launcher), "Hello from Rust, you!\n", "{}", launcher.story());
+    let mark = launcher.mark();
+    let source = project.join("src/lib.rs");
+    let original = fs::read_to_string(&source).expect("the source");
+    fs::write(&source, original.replace("Hello from", "Greetings from")).expect("save");
+    swapped(mark);
+    assert_eq!(said(&launcher), "Greetings from Rust, you!\n", "{}", launcher.story());
+    launcher.stop();
+}
+
+#[test]
 fn the_list_names_every_template() {
     let site = Site::new();
     let list = String::from_utf8(site.output(["new", "--list"]).stdout).expect("text");
     let names: Vec<&str> = list.lines().filter_map(|line| line.split_whitespace().next()).collect();
-    assert_eq!(names, ["rust", "c", "javascript", "python"]);
+    assert_eq!(names, ["rust", "socket", "c", "javascript", "python"]);
 }
 
 #[test]

@@ -14,6 +14,7 @@ mod incoming;
 mod outgoing;
 #[cfg(feature = "tokio")]
 pub(crate) mod runtime;
+pub mod socket;
 mod spare;
 mod waker;
 
@@ -47,6 +48,7 @@ pub const fn descriptor<P: Http>(name: &str, version: &str, panic_aborts: bool) 
         init: Some(init::<P>),
         handle: Some(handle::<P>),
         drop: Some(drop_state::<P>),
+        serve: None,
     }
 }
 
@@ -147,31 +149,50 @@ fn enter() {
 }
 
 unsafe extern "C" fn init<P: Http>(host: *const abi::Host, _state: *mut *mut c_void, error: *mut abi::Chunk) -> i32 {
-    let failed = |message: String| {
-        // SAFETY: the host passes a chunk of its own that is ours to fill until we return.
-        unsafe { error.write(buffer::export_chunk(message.into())) };
-        abi::ERROR
-    };
     guard(|| {
-        // SAFETY: the host passes its table, which is constant and lives as long as the process; abi and size are
-        // the first fields of every version.
-        let host: &'static abi::Host = unsafe { &*host };
-        if host.abi != abi::ABI || (host.size as usize) < size_of::<abi::Host>() {
-            return failed(format!(
-                "the launcher speaks version {} of the plugin interface, this plugin was built for version {}: rebuild it with the worker-sdk of this launcher",
-                host.abi,
-                abi::ABI
-            ));
-        }
-        if HOST.set(Host(host)).is_err() {
-            return failed("init was called twice".to_owned());
+        // SAFETY: the host passes its table and a chunk of its own that is ours to fill until we return.
+        let set = unsafe { host_is_set(host, error) };
+        if set != abi::READY {
+            return set;
         }
         enter();
         match block_on(P::start()) {
             Ok(()) => abi::READY,
-            Err(reason) => failed(reason),
+            // SAFETY: as above.
+            Err(reason) => unsafe { failed(error, reason) },
         }
     })
+}
+
+/// # Safety
+/// `error` is a chunk that can be written.
+unsafe fn failed(error: *mut abi::Chunk, message: String) -> i32 {
+    // SAFETY: this function's requirement.
+    unsafe { error.write(buffer::export_chunk(message.into())) };
+    abi::ERROR
+}
+
+/// Remembers the host: the first part of every `init`.
+///
+/// # Safety
+/// `host` is the host's table, which is constant and lives as long as the process, and `error` a chunk that can be written.
+unsafe fn host_is_set(host: *const abi::Host, error: *mut abi::Chunk) -> i32 {
+    // SAFETY: this function's requirement; abi and size are the first fields of every version.
+    let host: &'static abi::Host = unsafe { &*host };
+    if host.abi != abi::ABI || (host.size as usize) < size_of::<abi::Host>() {
+        let message = format!(
+            "the launcher speaks version {} of the plugin interface, this plugin was built for version {}: rebuild it with the worker-sdk of this launcher",
+            host.abi,
+            abi::ABI
+        );
+        // SAFETY: this function's requirement.
+        return unsafe { failed(error, message) };
+    }
+    if HOST.set(Host(host)).is_err() {
+        // SAFETY: this function's requirement.
+        return unsafe { failed(error, "init was called twice".to_owned()) };
+    }
+    abi::READY
 }
 
 unsafe extern "C" fn drop_state<P: Http>(_state: *mut c_void) {

@@ -13,7 +13,7 @@ use tokio::runtime::{Builder, EnterGuard, Handle};
 use tokio::sync::oneshot;
 
 /// How long tasks that block may hold up the exit.
-const SHUTDOWN: Duration = Duration::from_millis(200);
+pub(super) const SHUTDOWN: Duration = Duration::from_millis(200);
 
 struct Reactor {
     handle: Handle,

@@ -1,0 +1,259 @@
+//! The plugin's side of `serve`: the sockets come in, the author's function runs, and its words go out.
+
+use std::collections::BTreeMap;
+use std::ffi::{c_int, c_ulong, c_void};
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+use super::{buffer, guard, host_is_set, waker};
+use crate::abi;
+use crate::export::Socket;
+use crate::sockets::{Listener, SocketKind, Sockets};
+
+/// The exported constant of a plugin that owns its sockets.
+pub const fn descriptor<P: Socket>(name: &str, version: &str, panic_aborts: bool) -> abi::Plugin {
+    abi::Plugin {
+        magic: abi::MAGIC,
+        abi: abi::ABI,
+        size: size_of::<abi::Plugin>() as u32,
+        kind: abi::KIND_SOCKET,
+        flags: if panic_aborts { abi::PLUGIN_PANIC_ABORTS } else { 0 },
+        name: abi::padded(name),
+        version: abi::padded(version),
+        init: Some(init),
+        handle: None,
+        drop: None,
+        serve: Some(serve::<P>),
+    }
+}
+
+unsafe extern "C" fn init(host: *const abi::Host, _state: *mut *mut c_void, error: *mut abi::Chunk) -> i32 {
+    // SAFETY: the host passes its table and a chunk of its own that is ours to fill until we return.
+    guard(|| unsafe { host_is_set(host, error) })
+}
+
+unsafe extern "C" fn serve<P: Socket>(
+    _state: *mut c_void,
+    sockets: *const abi::Sockets,
+    error: *mut abi::Chunk,
+) -> i32 {
+    guard(|| {
+        // SAFETY: the host's table is constant and lives as long as the process.
+        let side = Side(unsafe { &*sockets });
+        // SAFETY: the host gives the descriptors away with this call, which comes once.
+        let listeners = unsafe { side.take_listeners() };
+        match P::serve(Sockets::new(listeners, side)) {
+            Ok(()) => abi::READY,
+            Err(reason) => {
+                // SAFETY: the host passes a chunk of its own that is ours to fill until we return.
+                unsafe { error.write(buffer::export_chunk(reason.into())) };
+                abi::ERROR
+            }
+        }
+    })
+}
+
+/// Runs an author's `async fn`: on a tokio of its own, if the plugin has one, and on this thread.
+///
+/// # Errors
+/// What the function says, or that there can be no runtime.
+pub fn run<F: Future>(serve: impl FnOnce() -> F) -> Result<F::Output, String> {
+    #[cfg(feature = "tokio")]
+    {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| format!("cannot start the plugin's tokio: {error}"))?;
+        let output = runtime.block_on(async { serve().await });
+        // Tasks that block must not hold up the end for longer.
+        runtime.shutdown_timeout(super::runtime::SHUTDOWN);
+        Ok(output)
+    }
+    #[cfg(not(feature = "tokio"))]
+    Ok(super::block_on(async { serve().await }))
+}
+
+/// The host's table of this plugin's sockets.
+#[derive(Clone, Copy)]
+pub(crate) struct Side(&'static abi::Sockets);
+
+// SAFETY: the contract says of the table that it is constant and lives as long as the process, and of its functions that
+// any thread may call them.
+unsafe impl Send for Side {}
+// SAFETY: as above.
+unsafe impl Sync for Side {}
+
+impl fmt::Debug for Side {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Side").field("was_told", &self.was_told()).finish()
+    }
+}
+
+/// What poll(2) looks at.
+#[repr(C)]
+struct PollFd {
+    descriptor: c_int,
+    events: i16,
+    revents: i16,
+}
+
+/// `POLLIN` of poll(2), the same on every Linux.
+const POLLIN: i16 = 1;
+
+unsafe extern "C" {
+    fn poll(descriptors: *mut PollFd, count: c_ulong, timeout: c_int) -> c_int;
+}
+
+impl Side {
+    /// # Safety
+    /// Called once: the descriptors become ours.
+    unsafe fn take_listeners(self) -> Vec<Listener> {
+        if self.0.listeners.is_null() {
+            return Vec::new();
+        }
+        // SAFETY: an array of that many pointers, constant.
+        let listeners = unsafe { std::slice::from_raw_parts(self.0.listeners, self.0.listeners_len) };
+        let text = |text: abi::Str| {
+            // SAFETY: texts of the table live as long as the process.
+            String::from_utf8_lossy(unsafe { text.get() }.unwrap_or_default()).into_owned()
+        };
+        let listener = |listener: &*const abi::Listener| {
+            // SAFETY: each is valid and constant.
+            let listener = unsafe { &**listener };
+            Listener {
+                name: text(listener.name),
+                address: text(listener.address),
+                kind: match listener.kind {
+                    abi::SOCKET_TCP => SocketKind::Tcp,
+                    abi::SOCKET_UDP => SocketKind::Udp,
+                    abi::SOCKET_UNIX => SocketKind::Unix,
+                    abi::SOCKET_UNIX_DATAGRAM => SocketKind::UnixDatagram,
+                    abi::SOCKET_UNIX_PACKET => SocketKind::UnixPacket,
+                    _ => SocketKind::Other,
+                },
+                // SAFETY: open, and ours from now on, by the contract and this function's requirement.
+                descriptor: unsafe { OwnedFd::from_raw_fd(listener.descriptor) },
+            }
+        };
+        listeners.iter().map(listener).collect()
+    }
+
+    pub(crate) fn ready(self) {
+        // SAFETY: any thread, with its own argument.
+        unsafe { (self.0.ready)(self.0.host) }
+    }
+
+    pub(crate) fn not_accepting(self) {
+        // SAFETY: as above.
+        unsafe { (self.0.not_accepting)(self.0.host) }
+    }
+
+    pub(crate) fn was_told(self) -> bool {
+        // SAFETY: the host keeps the flag for as long as the process and writes it atomically; it is aligned as a u32.
+        unsafe { AtomicU32::from_ptr(self.0.stop_flag.cast_mut()) }.load(Ordering::Acquire) != 0
+    }
+
+    pub(crate) fn drain_timeout(self) -> Duration {
+        Duration::from_millis(self.0.drain_timeout_ms)
+    }
+
+    pub(crate) fn stop_descriptor(&self) -> BorrowedFd<'_> {
+        // SAFETY: the host keeps it open for as long as the process.
+        unsafe { BorrowedFd::borrow_raw(self.0.stop_descriptor) }
+    }
+
+    /// Waits for the word, or until the socket can be read from: whether that is so.
+    pub(crate) fn poll(self, socket: Option<BorrowedFd<'_>>, timeout: Option<Duration>) -> io::Result<bool> {
+        // poll(2) ignores what is negative.
+        let socket = socket.map_or(-1, |socket| socket.as_raw_fd());
+        let watched = |descriptor| PollFd { descriptor, events: POLLIN, revents: 0 };
+        let mut both = [watched(self.0.stop_descriptor), watched(socket)];
+        let timeout = timeout.map_or(-1, |timeout| c_int::try_from(timeout.as_millis()).unwrap_or(c_int::MAX));
+        // SAFETY: an array of two, ours for the call.
+        if unsafe { poll(both.as_mut_ptr(), 2, timeout) } < 0 {
+            let error = io::Error::last_os_error();
+            return if error.kind() == io::ErrorKind::Interrupted { Ok(false) } else { Err(error) };
+        }
+        // An error of the socket is what the next call on it says.
+        Ok(both[1].revents != 0)
+    }
+
+    pub(crate) fn told(self) -> Told {
+        Told { side: self, number: None }
+    }
+}
+
+/// Futures that wait for the word. The host keeps every waker that it is given, so it is given one for all of them.
+struct Waiting {
+    registered: bool,
+    last: u64,
+    wakers: BTreeMap<u64, Waker>,
+}
+
+static WAITING: Mutex<Waiting> = Mutex::new(Waiting { registered: false, last: 0, wakers: BTreeMap::new() });
+
+fn waiting() -> MutexGuard<'static, Waiting> {
+    WAITING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+struct Everybody;
+
+impl Wake for Everybody {
+    fn wake(self: Arc<Self>) {
+        let wakers = std::mem::take(&mut waiting().wakers);
+        // Outside of the lock: a waker is somebody else's code.
+        wakers.into_values().for_each(Waker::wake);
+    }
+}
+
+/// See `Stop::told`.
+pub(crate) struct Told {
+    side: Side,
+    /// Our entry among those that wait.
+    number: Option<u64>,
+}
+
+impl Future for Told {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        if self.side.was_told() {
+            return Poll::Ready(());
+        }
+        let first = {
+            let mut waiting = waiting();
+            let number = self.number.unwrap_or_else(|| {
+                waiting.last += 1;
+                waiting.last
+            });
+            self.number = Some(number);
+            waiting.wakers.insert(number, context.waker().clone());
+            !std::mem::replace(&mut waiting.registered, true)
+        };
+        if first {
+            let everybody = Waker::from(Arc::new(Everybody));
+            let table = self.side.0;
+            // SAFETY: any thread, with its own argument; the waker is lent for the call.
+            if unsafe { (table.poll_stop)(table.host, waker::lend(&everybody)) } == abi::READY {
+                everybody.wake_by_ref();
+            }
+        }
+        // It may have been said since the look at the head, before our waker was there.
+        if self.side.was_told() { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        if let Some(number) = self.number {
+            let waker = waiting().wakers.remove(&number);
+            // Outside of the lock, as above.
+            drop(waker);
+        }
+    }
+}
