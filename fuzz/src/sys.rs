@@ -4,3 +4,4 @@ pub mod accept;
 pub mod memfd;
 pub mod page;
 pub mod readiness;
+pub mod socket_kind;

@@ -26,6 +26,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use wasm_host::World;
+
+pub use crate::sys::socket_kind::Kind as SocketKind;
 
 pub mod dev;
 pub mod statistics;
@@ -113,8 +116,21 @@ pub enum Plugin {
     Wasm(wasm_host::Manifest),
     /// A native shared library. Descriptors of an [`Assign`]: the library.
     Native,
+    /// One that owns its sockets; likewise.
+    NativeSocket,
     /// In `launcher dev`: none yet, the first build has not succeeded. Descriptors of an [`Assign`]: something empty.
     Awaited,
+}
+
+impl Plugin {
+    /// It is given the listening sockets; otherwise the worker speaks HTTP for it.
+    pub fn owns_sockets(&self) -> bool {
+        match self {
+            Plugin::Wasm(manifest) => matches!(manifest.world, World::Command02 | World::Command03),
+            Plugin::NativeSocket => true,
+            Plugin::Native | Plugin::Awaited => false,
+        }
+    }
 }
 
 /// Everything that a worker needs to know.
@@ -219,11 +235,17 @@ pub struct Identity {
 pub struct Listener {
     /// Name from the configuration, or its address.
     pub name: String,
-    /// `127.0.0.1:8080`, `[::1]:8080` or `unix:/path`.
+    /// `127.0.0.1:8080`, `[::1]:8080`, `udp://127.0.0.1:53`, `unix:/path` or `unix:@name`.
     pub address: String,
     /// Whoever connects is a proxy, which says first whose the connection is.
     #[serde(default)]
     pub proxy_protocol: bool,
+    /// What it is.
+    #[serde(default)]
+    pub kind: SocketKind,
+    /// `TCP_NODELAY` of accepted connections, if the configuration says so.
+    #[serde(default)]
+    pub nodelay: Option<bool>,
 }
 
 /// Limits of a worker.

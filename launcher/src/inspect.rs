@@ -4,8 +4,8 @@ use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
-use launcher::config::Service;
-use launcher::plugin_file::{self, PluginFile};
+use launcher::config::{PluginKind, Service};
+use launcher::plugin_file::{self, PluginFile, Verified};
 
 use wasm_host::Purpose;
 
@@ -25,7 +25,20 @@ pub(crate) fn check(path: &Path) -> ExitCode {
     let mut bad = false;
     for (name, service) in &config.services {
         match check_plugin(service) {
-            Ok(found) => print(&format!("{name}: {}: {found}\n", service.plugin)),
+            Ok(found) => {
+                let kind = found.as_ref().map(|verified| match (verified, verified.plugin().owns_sockets()) {
+                    (Verified::Wasm { .. }, true) => PluginKind::Program,
+                    (Verified::Native(_), true) => PluginKind::Socket,
+                    (_, false) => PluginKind::Http,
+                });
+                let misfits = kind.map_or_else(Vec::new, |kind| service.misfits(kind));
+                if !misfits.is_empty() {
+                    bad = true;
+                    print_diagnostics(&config.diagnostics(misfits));
+                }
+                let found = found.map_or_else(|| "missing; `run` will build it".to_owned(), |it| it.summary());
+                print(&format!("{name}: {}: {found}\n", service.plugin));
+            }
             Err(problem) => {
                 bad = true;
                 eprintln!("error: service `{name}`: {}: {problem}", service.plugin);
@@ -39,13 +52,14 @@ pub(crate) fn check(path: &Path) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn check_plugin(service: &Service) -> Result<String, String> {
+/// What the plugin is; `None`: it is missing, and `run` will build it.
+fn check_plugin(service: &Service) -> Result<Option<Verified>, String> {
     if service.build.is_some() && !service.plugin_path.exists() {
-        return Ok("missing; `run` will build it".to_owned());
+        return Ok(None);
     }
     let file = PluginFile::read(&service.plugin_path).map_err(|error| error.to_string())?;
     plugin_file::verify(file.bytes(), &service.plugin_path, Purpose::Production)
-        .map(|verified| verified.summary())
+        .map(Some)
         .map_err(|error| error.to_string())
 }
 

@@ -17,7 +17,33 @@ pub fn of_process(name: &str, pid: u32) -> String {
 
 /// The process that a descriptor of this name stands for, if it stands for one.
 pub fn process_of(name: &str) -> Option<u32> {
-    name.rsplit_once(".pid").and_then(|(_, pid)| pid.parse().ok())
+    // What others have named may look like anything.
+    let own = inherited(name).is_none().then_some(name)?;
+    own.rsplit_once(".pid").and_then(|(_, pid)| pid.parse().ok())
+}
+
+/// What the names of the sockets begin with that a launcher was started with: they are kept from its first process to
+/// its last, because nobody passes them again.
+const INHERITED: &str = "inherited-";
+
+/// The name under which a socket is kept that the launcher was started with.
+pub fn of_inherited(name: &str) -> String {
+    format!("{INHERITED}{name}")
+}
+
+/// The name under which the launcher was started with a socket that is kept under this one, if it was.
+pub fn inherited(name: &str) -> Option<&str> {
+    name.strip_prefix(INHERITED)
+}
+
+/// Names that are told apart: systemd gives one to all sockets of a unit. The second `web` becomes `web+2`.
+pub fn told_apart<T>(named: Vec<(String, T)>) -> Vec<(String, T)> {
+    let mut seen = std::collections::BTreeMap::new();
+    let apart = |(name, thing): (String, T)| {
+        let count = seen.entry(name.clone()).and_modify(|count| *count += 1).or_insert(1);
+        (if *count == 1 { name } else { format!("{name}+{count}") }, thing)
+    };
+    named.into_iter().map(apart).collect()
 }
 
 /// What a master says.
@@ -143,10 +169,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn sockets_of_one_name_are_told_apart() {
+        let named = ["web", "dns", "web", "web"].map(|name| (name.to_owned(), ()));
+        let names: Vec<_> = told_apart(named.to_vec()).into_iter().map(|(name, ())| name).collect();
+        assert_eq!(names, ["web", "dns", "web+2", "web+3"]);
+    }
+
+    #[test]
     fn what_is_said_is_understood() {
         let name = of_process("worker7", 4711);
         assert_eq!(process_of(&name), Some(4711));
         assert_eq!(process_of("listener7"), None);
+        let foreign = of_inherited("x.pid4711");
+        assert_eq!((process_of(&foreign), inherited(&foreign)), (None, Some("x.pid4711")));
         for word in [
             ToKeeper::Store(name.clone()),
             ToKeeper::Remove(name),

@@ -68,7 +68,10 @@ impl Verified {
     pub fn plugin(&self) -> Plugin {
         match self {
             Verified::Wasm { manifest, .. } => Plugin::Wasm(manifest.clone()),
-            Verified::Native(_) => Plugin::Native,
+            Verified::Native(manifest) => match manifest.kind {
+                NativeKind::Http => Plugin::Native,
+                NativeKind::Socket => Plugin::NativeSocket,
+            },
         }
     }
 
@@ -152,6 +155,7 @@ const NO_WORLD: &str = "WASM component, exports nothing that the launcher serves
 fn native_line(manifest: &NativeManifest) -> String {
     let kind = match manifest.kind {
         NativeKind::Http => "answers HTTP requests",
+        NativeKind::Socket => "owns its sockets",
     };
     format!("native plugin {} {}, {kind} (ABI {})", manifest.name, manifest.version, manifest.abi)
 }

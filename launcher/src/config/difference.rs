@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fmt::{Debug, Display};
 use std::time::Duration;
 
-use super::{Address, Listen, Master, Service};
+use super::{Address, Listen, ListenOptions, Master, Service};
 
 /// The keys in which two services differ, as `workers: 2 -> 4`.
 pub fn differences(was: &Service, is: &Service) -> Vec<String> {
@@ -105,9 +105,21 @@ fn places(listen: &[Listen]) -> String {
     let place = |listen: &Listen| {
         let place = match &listen.address {
             Address::Tcp(address) => address.to_string(),
-            Address::Unix { path, mode: None } => format!("unix:{}", path.display()),
-            Address::Unix { path, mode: Some(mode) } => format!("unix:{}?mode={mode:04o}", path.display()),
+            Address::Udp(address) => format!("udp://{address}"),
+            Address::Unix { path, .. } => format!("unix:{}", path.display()),
+            Address::Abstract(name) => format!("unix:@{name}"),
+            Address::Inherited(name) => format!("fd://{name}"),
         };
+        let mode = match &listen.address {
+            Address::Unix { mode, .. } => mode.map(|mode| format!("mode={mode:04o}")),
+            _ => None,
+        };
+        let ListenOptions { backlog, ipv6_only, nodelay } = listen.options;
+        let backlog = backlog.map(|backlog| format!("backlog={backlog}"));
+        let ipv6_only = ipv6_only.map(|ipv6_only| format!("ipv6_only={ipv6_only}"));
+        let nodelay = nodelay.map(|nodelay| format!("nodelay={nodelay}"));
+        let options: Vec<String> = [mode, backlog, ipv6_only, nodelay].into_iter().flatten().collect();
+        let place = if options.is_empty() { place } else { format!("{place}?{}", options.join("&")) };
         if listen.proxy_protocol { place + " (PROXY protocol)" } else { place }
     };
     listen.iter().map(place).collect::<Vec<_>>().join(", ")

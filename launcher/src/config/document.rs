@@ -10,12 +10,13 @@ use std::path::{Path, PathBuf};
 
 use super::diagnostics::{Complaint, Diagnostic, Diagnostics, quoted};
 use super::grammar::{Form, ROOT};
-use super::listen::{self, Names, Resolve, Site, Taken};
+use super::listen::{self, Names, Resolve};
 use super::reader::{Reader, Section};
 use super::service::{clash, service};
+use super::taken::{Site, Taken};
 use super::variables::{Lookup, expand};
 use super::written::{self, MAX_BYTES, Node, Value};
-use super::{Address, Config, LogFormat, Master, places};
+use super::{Address, Config, ListenOptions, LogFormat, Master, places};
 
 /// What a newcomer sees who starts with nothing.
 const SMALLEST: &str =
@@ -204,7 +205,9 @@ fn master(
         (Some(node), Some(text)) => {
             let address = reader.accept(node, &field.path, listen::host_port(text, resolve));
             let site = Site { owner: field.path.clone(), span: node.span.clone() };
-            if let Some(other) = address.and_then(|address| taken.take(&Address::Tcp(address), site)) {
+            if let Some(other) =
+                address.and_then(|address| taken.take(&Address::Tcp(address), &ListenOptions::default(), site))
+            {
                 clash(reader, node.span.clone(), &field.path, &other);
             }
             address

@@ -109,8 +109,9 @@ pub(super) static SERVICE: &[Key] = &[
         Form::Listen(LISTEN),
         "",
         "127.0.0.1:8081",
-        "where to listen: HOST:PORT, tcp://HOST:PORT or unix:/path?mode=0660; `*` or no host is all interfaces, \
-         IPv4 and IPv6",
+        "where to listen: HOST:PORT, tcp://HOST:PORT, unix:/path?mode=0660, unix:@name (abstract), udp://HOST:PORT \
+         (plugins that own their sockets only) or fd://NAME (a socket of systemd's); `*` or no host is all interfaces, \
+         IPv4 and IPv6; options: ?backlog=1024, ?ipv6_only=true, ?nodelay=false, joined by `&`",
     ),
     key(
         "workers",

@@ -4,18 +4,22 @@
 //! gives; [`Names`] is the one that asks the system, with a bound on the time of a whole file. Nothing is bound here.
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use super::Address;
 use super::diagnostics::{Complaint, meant, quoted};
+use super::{Address, ListenOptions};
 
 /// Longest path of a Unix socket: `sun_path` of unix(7) less its NUL.
 const LONGEST_PATH: usize = 107;
+
+/// Longest name of a descriptor: `FDNAME_MAX` of systemd.
+const LONGEST_NAME: usize = 255;
+
+/// Largest backlog: listen(2) takes an `int`, and the kernel clamps it to `net.core.somaxconn`.
+const MOST_BACKLOG: u32 = i32::MAX.unsigned_abs();
 
 /// Time that all names of a file together may take. A dead name server would otherwise hold `check` for minutes.
 const RESOLVING: Duration = Duration::from_secs(1);
@@ -23,19 +27,128 @@ const RESOLVING: Duration = Duration::from_secs(1);
 /// Addresses of a host name.
 pub(super) type Resolve<'a> = dyn Fn(&str, u16) -> Result<Vec<SocketAddr>, String> + 'a;
 
-/// A listening address; a relative path is relative to `base`.
-pub(super) fn address(text: &str, base: &Path, resolve: &Resolve<'_>) -> Result<Address, Complaint> {
-    match text.split_once(':') {
-        Some(("unix", path)) => unix(path, base),
-        Some(("tcp", rest)) if rest.starts_with("//") => host_port(&rest[2..], resolve).map(Address::Tcp),
-        Some((scheme @ ("udp" | "fd"), rest)) if rest.starts_with("//") => {
-            Err(Complaint::new(format!("{}: `{scheme}://` is not supported by this version", quoted(text)))
-                .help("listen on HOST:PORT or unix:/path"))
+/// What an address looks like, for advice.
+const FORMS: &str = "addresses look like `127.0.0.1:8080`, `tcp://localhost:8080?backlog=1024`, `udp://127.0.0.1:5353`, \
+     `unix:/path?mode=0660`, `unix:@name` or `fd://NAME`";
+
+/// A listening address and the options behind its `?`; a relative path is relative to `base`.
+pub(super) fn address(text: &str, base: &Path, resolve: &Resolve<'_>) -> Result<(Address, ListenOptions), Complaint> {
+    let (place, query) = match text.split_once('?') {
+        Some((place, query)) => (place, Some(query)),
+        None => (text, None),
+    };
+    let mut parameters = Parameters::read(query)?;
+    let address = match place.split_once(':') {
+        Some(("unix", path)) => unix(path, base, parameters.mode.take())?,
+        Some(("tcp", rest)) if rest.starts_with("//") => Address::Tcp(host_port(&rest[2..], resolve)?),
+        Some(("udp", rest)) if rest.starts_with("//") => Address::Udp(host_port(&rest[2..], resolve)?),
+        Some(("fd", rest)) if rest.starts_with("//") => Address::Inherited(inherited(&rest[2..])?),
+        Some((_, rest)) if rest.starts_with("//") => {
+            return Err(Complaint::new(format!("{} is not an address", quoted(text))).help(FORMS));
         }
-        Some((_, rest)) if rest.starts_with("//") => Err(Complaint::new(format!("{} is not an address", quoted(text)))
-            .help("addresses look like `127.0.0.1:8080`, `tcp://localhost:8080` or `unix:/path?mode=0660`")),
-        _ => host_port(text, resolve).map(Address::Tcp),
+        _ => Address::Tcp(host_port(place, resolve)?),
+    };
+    Ok((address.clone(), parameters.fitting(&address)?))
+}
+
+/// What stands behind the `?`.
+#[derive(Default)]
+struct Parameters {
+    mode: Option<u32>,
+    options: ListenOptions,
+}
+
+impl Parameters {
+    const NAMES: [&str; 4] = ["mode", "backlog", "ipv6_only", "nodelay"];
+
+    fn read(query: Option<&str>) -> Result<Self, Complaint> {
+        let mut read = Parameters::default();
+        for parameter in query.iter().flat_map(|query| query.split('&')) {
+            let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+            let options = &mut read.options;
+            let again = match name {
+                "mode" => read.mode.replace(mode(value)?).is_some(),
+                "backlog" => options.backlog.replace(backlog(value)?).is_some(),
+                "ipv6_only" => options.ipv6_only.replace(flag(name, value)?).is_some(),
+                "nodelay" => options.nodelay.replace(flag(name, value)?).is_some(),
+                _ => {
+                    let help = match meant(name, Self::NAMES) {
+                        Some(name) => format!("did you mean `{name}`?"),
+                        None => format!("there are `{}`", Self::NAMES.join("`, `")),
+                    };
+                    return Err(Complaint::new(format!("unknown parameter {}", quoted(name))).help(help));
+                }
+            };
+            if again {
+                return Err(Complaint::new(format!("the parameter `{name}` is given twice")));
+            }
+        }
+        Ok(read)
     }
+
+    /// The options, if all of them mean something for this kind of address.
+    fn fitting(self, address: &Address) -> Result<ListenOptions, Complaint> {
+        let options = self.options;
+        let (tcp, ipv6) = match address {
+            Address::Tcp(address) => (true, address.is_ipv6()),
+            Address::Udp(address) => (false, address.is_ipv6()),
+            // What it is shows when the launcher is started with it.
+            Address::Inherited(_) => (true, false),
+            Address::Unix { .. } | Address::Abstract(_) => (false, false),
+        };
+        let stream = !matches!(address, Address::Udp(_));
+        for (given, fits, name, whose) in [
+            (self.mode.is_some(), false, "mode", "the path of a Unix socket, as in `unix:/run/app.sock?mode=0660`"),
+            (options.backlog.is_some(), stream, "backlog", "sockets that queue connections"),
+            (options.ipv6_only.is_some(), ipv6, "ipv6_only", "an IPv6 address, as in `[::]:80?ipv6_only=true`"),
+            (options.nodelay.is_some(), tcp, "nodelay", "TCP"),
+        ] {
+            if given && !fits {
+                return Err(
+                    Complaint::new(format!("`{name}` means nothing here")).help(format!("`{name}` belongs to {whose}"))
+                );
+            }
+        }
+        Ok(options)
+    }
+}
+
+fn mode(value: &str) -> Result<u32, Complaint> {
+    let octal = (3..=4).contains(&value.len()) && value.bytes().all(|byte| (b'0'..=b'7').contains(&byte));
+    match u32::from_str_radix(value, 8) {
+        Ok(bits) if octal && bits <= 0o777 => Ok(bits),
+        _ => Err(Complaint::new(format!("{} is not the mode of a file", quoted(value)))
+            .help("a mode is three octal digits, such as 0660")),
+    }
+}
+
+fn backlog(value: &str) -> Result<u32, Complaint> {
+    let digits = value.bytes().all(|byte| byte.is_ascii_digit());
+    match value.parse::<u32>() {
+        Ok(number) if digits && (1..=MOST_BACKLOG).contains(&number) => Ok(number),
+        _ => Err(Complaint::new(format!("{} is not a number from 1 to {MOST_BACKLOG}", quoted(value)))
+            .help("`backlog` is how many connections may wait in the kernel, as in `?backlog=1024`")),
+    }
+}
+
+fn flag(name: &str, value: &str) -> Result<bool, Complaint> {
+    match value {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        _ => Err(Complaint::new(format!("{} is neither true nor false", quoted(value)))
+            .help(format!("write `?{name}=true`"))),
+    }
+}
+
+/// The name of a descriptor with which the launcher is started: sd_listen_fds(3), `FileDescriptorName=` of
+/// systemd.socket(5), which allows neither control characters nor `:`.
+fn inherited(name: &str) -> Result<String, Complaint> {
+    let allowed = |byte: u8| byte.is_ascii_graphic() && byte != b':';
+    if name.is_empty() || name.len() > LONGEST_NAME || !name.bytes().all(allowed) {
+        return Err(Complaint::new(format!("{} is not the name of a descriptor", quoted(name)))
+            .help("write `fd://NAME`, where NAME is what `FileDescriptorName=` of the socket unit says"));
+    }
+    Ok(name.to_owned())
 }
 
 /// `HOST:PORT`, resolved. No host and `*` are all interfaces, IPv4 and IPv6 by one socket where the system has IPv6.
@@ -124,38 +237,25 @@ fn split(text: &str) -> Result<(Host<'_>, u16), Complaint> {
     }
 }
 
-fn unix(rest: &str, base: &Path) -> Result<Address, Complaint> {
+fn unix(rest: &str, base: &Path, mode: Option<u32>) -> Result<Address, Complaint> {
     // `unix:///run/x.sock` is written as well.
-    let rest = rest.strip_prefix("//").unwrap_or(rest);
-    let (path, query) = match rest.split_once('?') {
-        Some((path, query)) => (path, Some(query)),
-        None => (rest, None),
-    };
-    let form = "a Unix socket looks like `unix:/run/app.sock?mode=0660`";
+    let path = rest.strip_prefix("//").unwrap_or(rest);
+    let form = "a Unix socket looks like `unix:/run/app.sock?mode=0660`, one without a file like `unix:@name`";
+    if let Some(name) = path.strip_prefix('@') {
+        // The NUL that marks an abstract name (unix(7)) takes the place of the one behind a path.
+        if name.is_empty() || name.len() > LONGEST_PATH || name.contains('\0') {
+            return Err(
+                Complaint::new(format!("the name of an abstract Unix socket has 1 to {LONGEST_PATH} bytes")).help(form)
+            );
+        }
+        if mode.is_some() {
+            return Err(Complaint::new("an abstract Unix socket has no file, and no `mode`")
+                .help("whoever may be in this network namespace may connect; use a path to admit fewer"));
+        }
+        return Ok(Address::Abstract(name.to_owned()));
+    }
     if path.is_empty() || path.ends_with('/') || path.contains('\0') {
         return Err(Complaint::new("the Unix socket has no path").help(form));
-    }
-    if path.starts_with('@') {
-        return Err(Complaint::new("abstract Unix sockets are not supported by this version").help(form));
-    }
-    let mut mode = None;
-    for parameter in query.iter().flat_map(|query| query.split('&')) {
-        let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
-        if name != "mode" {
-            let help = match meant(name, ["mode"]) {
-                Some(name) => format!("did you mean `{name}`?"),
-                None => form.to_owned(),
-            };
-            return Err(Complaint::new(format!("unknown parameter {}", quoted(name))).help(help));
-        }
-        let octal = (3..=4).contains(&value.len()) && value.bytes().all(|byte| (b'0'..=b'7').contains(&byte));
-        match u32::from_str_radix(value, 8) {
-            Ok(bits) if octal && bits <= 0o777 && mode.is_none() => mode = Some(bits),
-            _ => {
-                return Err(Complaint::new(format!("{} is not the mode of a file", quoted(value)))
-                    .help("a mode is three octal digits, such as 0660"));
-            }
-        }
     }
     let path = tidy(&base.join(path));
     let length = path.as_os_str().len();
@@ -212,66 +312,5 @@ impl Names {
             Ok(Err(error)) => Err(error.to_string()),
             Err(_) => Err(late()),
         }
-    }
-}
-
-/// Which listening addresses are taken, and by whom.
-#[derive(Default)]
-pub(super) struct Taken {
-    paths: BTreeMap<PathBuf, Site>,
-    ports: BTreeMap<u16, Port>,
-}
-
-/// Where an address was written.
-#[derive(Clone)]
-pub(super) struct Site {
-    /// Who listens there, for messages.
-    pub owner: String,
-    /// Where it stands in the file.
-    pub span: Range<usize>,
-}
-
-#[derive(Default)]
-struct Port {
-    by_ip: BTreeMap<IpAddr, Site>,
-    first: Option<Site>,
-    first_v4: Option<Site>,
-}
-
-impl Taken {
-    /// Takes an address. The one that stands in its way is returned: the same, or one that includes it.
-    pub(super) fn take(&mut self, address: &Address, site: Site) -> Option<Site> {
-        let address = match address {
-            Address::Unix { path, .. } => {
-                let other = self.paths.get(path).cloned();
-                self.paths.entry(path.clone()).or_insert(site);
-                return other;
-            }
-            // The system chooses another port for each.
-            Address::Tcp(address) if address.port() == 0 => return None,
-            Address::Tcp(address) => address,
-        };
-        let port = self.ports.entry(address.port()).or_default();
-        let any_v4 = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-        let any_v6 = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
-        let ip = address.ip();
-        let same = port.by_ip.get(&ip);
-        // `[::]` takes IPv4 as well (ipv6(7), IPV6_V6ONLY is off).
-        let wider = port.by_ip.get(&any_v6).or(match ip {
-            IpAddr::V4(_) => port.by_ip.get(&any_v4),
-            IpAddr::V6(_) => None,
-        });
-        let narrower = match ip {
-            ip if ip == any_v6 => port.first.as_ref(),
-            ip if ip == any_v4 => port.first_v4.as_ref(),
-            _ => None,
-        };
-        let other = same.or(wider).or(narrower).cloned();
-        if ip.is_ipv4() {
-            port.first_v4.get_or_insert_with(|| site.clone());
-        }
-        port.first.get_or_insert_with(|| site.clone());
-        port.by_ip.entry(ip).or_insert(site);
-        other
     }
 }

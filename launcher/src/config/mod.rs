@@ -14,12 +14,14 @@ mod difference;
 mod document;
 mod grammar;
 mod identity;
+mod kind;
 mod listen;
 mod places;
 mod reader;
 mod reference;
 mod schema;
 mod service;
+mod taken;
 #[cfg(test)]
 mod tests;
 mod units;
@@ -30,6 +32,7 @@ pub use built::built;
 pub use diagnostics::{Diagnostic, Diagnostics, Severity, meant};
 pub use difference::{differences, master_differences};
 pub use document::{load, load_master, load_text};
+pub use kind::{At, HttpKeys, PluginKind};
 pub use reference::reference;
 pub use schema::schema;
 
@@ -92,6 +95,9 @@ pub struct Service {
     pub wasm: Wasm,
     /// User and group that workers become.
     pub user: Option<Identity>,
+    /// The keys that were given and mean something for plugins that answer HTTP only.
+    #[serde(default)]
+    pub http_keys: HttpKeys,
 }
 
 /// A place to listen.
@@ -104,14 +110,22 @@ pub struct Listen {
     /// Whoever connects is a proxy, which says first whose the connection is.
     #[serde(default)]
     pub proxy_protocol: bool,
+    /// What stands behind the `?` of the address.
+    #[serde(default)]
+    pub options: ListenOptions,
+    /// Where the address is written.
+    #[serde(default)]
+    pub at: At,
 }
 
 /// A listening address.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Address {
     /// `HOST:PORT` or `tcp://HOST:PORT`, resolved when the file was read. `[::]` stands for all interfaces of
-    /// IPv6 *and* IPv4 (`IPV6_V6ONLY` off, ipv6(7)).
+    /// IPv6 *and* IPv4 (`IPV6_V6ONLY` off, ipv6(7)) unless [`ListenOptions::ipv6_only`] says otherwise.
     Tcp(SocketAddr),
+    /// `udp://HOST:PORT`, likewise.
+    Udp(SocketAddr),
     /// `unix:/path?mode=0660`.
     Unix {
         /// Absolute path of the socket.
@@ -119,6 +133,21 @@ pub enum Address {
         /// Permission bits of the socket; `None`: as the umask leaves them.
         mode: Option<u32>,
     },
+    /// `unix:@name`: a name in the abstract namespace (unix(7)), without the `@`.
+    Abstract(String),
+    /// `fd://NAME`: a socket that the launcher is started with (sd_listen_fds(3)).
+    Inherited(String),
+}
+
+/// How a place is listened on; what is `None` is left as the launcher does it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListenOptions {
+    /// `backlog`: connections that may wait in the kernel, which clamps it to `net.core.somaxconn`; that unless given.
+    pub backlog: Option<u32>,
+    /// `ipv6_only`: whether `[::]` leaves IPv4 to others (`IPV6_V6ONLY`, ipv6(7)); `false` unless given.
+    pub ipv6_only: Option<bool>,
+    /// `nodelay`: `TCP_NODELAY` of accepted connections; on for HTTP and as the system has it for others unless given.
+    pub nodelay: Option<bool>,
 }
 
 /// `balance:`

@@ -9,10 +9,12 @@ use super::access_log::access_log;
 use super::diagnostics::{Complaint, Diagnostic, quoted};
 use super::grammar::{DIRECTORY, Form, LISTEN, SERVICE};
 use super::identity::{Account, Culprit, identity};
-use super::listen::{self, Resolve, Site, Taken};
+use super::kind::{HTTP_KEYS, HttpKeys};
+use super::listen::{self, Resolve};
 use super::reader::{Field, Reader, Section, join};
+use super::taken::{Site, Taken};
 use super::written::{Node, Value};
-use super::{Balance, Forwarded, Limits, Listen, Reload, Restart, Service, Wasm, places, units};
+use super::{At, Balance, Forwarded, Limits, Listen, Reload, Restart, Service, Wasm, places, units};
 
 /// Longest name of a service or listener: it becomes part of file names and of every line of the log.
 const LONGEST_NAME: usize = 64;
@@ -57,6 +59,7 @@ pub(super) fn service(
     let native = plugin.as_ref().is_some_and(|(_, path)| path.extension().is_some_and(|extension| extension == "so"));
     let wasm = wasm(reader, &service, base, native);
     let user = user(reader, &service);
+    let http_keys = http_keys(&service);
     let (plugin, plugin_path) = plugin?;
     Some(Service {
         plugin,
@@ -75,7 +78,22 @@ pub(super) fn service(
         limits,
         wasm,
         user,
+        http_keys,
     })
+}
+
+/// Those of [`HTTP_KEYS`] that the file gives.
+fn http_keys(service: &Section<'_>) -> HttpKeys {
+    let written = |key: &str| match key.split_once('.') {
+        None => service.field(key).key_span,
+        Some((section, name)) => match &service.field(section).node?.value {
+            Value::Mapping(entries) => {
+                entries.iter().find(|entry| entry.key == name).map(|entry| entry.key_span.clone())
+            }
+            _ => None,
+        },
+    };
+    HttpKeys(HTTP_KEYS.iter().filter_map(|key| Some(((*key).to_owned(), At(written(key)?)))).collect())
 }
 
 /// Names of services and listeners: they appear in file names, URLs and environment variables.
@@ -139,7 +157,7 @@ fn listen(
             continue;
         };
         let site = Site { owner: path.clone(), span: span.clone() };
-        if let Some(other) = taken.take(&listen.address, site) {
+        if let Some(other) = taken.take(&listen.address, &listen.options, site) {
             clash(reader, span, &path, &other);
         } else if found.iter().any(|other| other.name == listen.name) {
             reader.error(span, format!("{path}: the name {} is given twice", quoted(&listen.name)), None);
@@ -195,8 +213,9 @@ fn listener(
             return None;
         }
     };
-    let address = reader.accept(node, &path, listen::address(text, base, resolve))?;
-    let listen = Listen { name: name.unwrap_or(text).to_owned(), address, proxy_protocol };
+    let (address, options) = reader.accept(node, &path, listen::address(text, base, resolve))?;
+    let at = At(node.span.clone());
+    let listen = Listen { name: name.unwrap_or(text).to_owned(), address, options, proxy_protocol, at };
     Some((listen, node.span.clone()))
 }
 

@@ -149,6 +149,8 @@ impl Keeper {
         };
         match start {
             Start::First { daemonised } => {
+                let given = keeping::told_apart(given).into_iter();
+                keeper.kept = given.map(|(name, socket)| (keeping::of_inherited(&name), socket)).collect();
                 if daemonised {
                     // No second fork: a leader of a session gets a terminal only if it opens one.
                     process::lead_session()?;

@@ -124,8 +124,8 @@ impl Master {
     pub(super) fn serve_admin(&mut self) -> Result<(), StartError> {
         let Some(address) = self.config.master.admin else { return Ok(()) };
         let service = "master.admin".to_owned();
-        let (listener, address) =
-            crate::sys::listener::tcp(address).map_err(|source| StartError::Listen { service, source })?;
+        let (listener, address) = crate::sys::listener::tcp(address, &Default::default())
+            .map_err(|source| StartError::Listen { service, source })?;
         self.serve_admin_on(listener, address.to_string())?;
         let service = Name::from("master");
         let fact = Fact::Listening { service, name: "admin".to_owned(), address: address.to_string() };

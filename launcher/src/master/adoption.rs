@@ -127,6 +127,7 @@ impl Master {
         master.keeping = Some(keeping);
         master.connect_systemd();
         master.tell_keeper(ToKeeper::Hears);
+        master.listeners.inherit(std::mem::take(&mut estate.inherited));
         for listener in launcher.listeners {
             if let Some(socket) = estate.take(&format!("{LISTENER}{}", listener.number)) {
                 master.listeners.adopt(listener.key, listener.number, socket, listener.address);

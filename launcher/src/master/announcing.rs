@@ -43,15 +43,19 @@ impl Master {
     fn say_what_is_served(&mut self) {
         let mut first = None;
         for service in self.services.values().filter(|service| service.outcome == Outcome::Serving) {
+            let serving = service.pool.serving().and_then(|generation| service.generations.get(&generation));
+            let http = serving.is_some_and(|deployable| !deployable.pinned.plugin.owns_sockets());
             for key in listeners::Key::of(&service.name, &service.config.listen) {
-                let Ok((bound, _)) = self.listeners.hold(&key) else { continue };
+                let Some(address) = self.listeners.address(&key) else { continue };
                 let workers = match service.config.workers {
                     1 => "1 worker".to_owned(),
                     several => format!("{several} workers"),
                 };
-                let place = place(&bound.address);
+                let place = if http { place(&address) } else { address.clone() };
                 self.journal.say(&format!("  {}  {place}  {workers}  {}", service.name, service.config.plugin));
-                first.get_or_insert_with(|| curl(&bound.address));
+                if http {
+                    first.get_or_insert_with(|| curl(&address));
+                }
             }
         }
         if let Some(line) = first {
@@ -67,7 +71,10 @@ fn place(address: &str) -> String {
 
 fn curl(address: &str) -> String {
     match address.strip_prefix("unix:") {
-        Some(path) => format!("curl --unix-socket {path} http://localhost/"),
+        Some(path) => match path.strip_prefix('@') {
+            Some(name) => format!("curl --abstract-unix-socket {name} http://localhost/"),
+            None => format!("curl --unix-socket {path} http://localhost/"),
+        },
         None => {
             let address = address.replace("0.0.0.0", "127.0.0.1").replace("[::]", "[::1]");
             format!("curl http://{address}/")

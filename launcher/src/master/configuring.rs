@@ -229,7 +229,8 @@ impl Master {
         for (name, service) in &config.services {
             let keys = Key::of(&Name::from(name.as_str()), &service.listen);
             for (listen, key) in service.listen.iter().zip(&keys) {
-                let (bound, new) = self.listeners.hold(key).map_err(|error| format!("{name}: {error}"))?;
+                let (bound, new) =
+                    self.listeners.adjust(key, &listen.options).map_err(|error| format!("{name}: {error}"))?;
                 if new {
                     let (service, name) = (Name::from(name.as_str()), listen.name.clone());
                     facts.push(Fact::Listening { service, name, address: bound.address });
@@ -316,6 +317,8 @@ impl Master {
     fn change_service(&mut self, key: ServiceKey, wanted: &config::Service) -> Option<String> {
         let service = self.services.get_mut(&key)?;
         if service.config == *wanted {
+            // Equal, and perhaps at other lines.
+            service.config = wanted.clone();
             return None;
         }
         let was = std::mem::replace(&mut service.config, wanted.clone());

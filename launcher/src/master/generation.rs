@@ -183,7 +183,7 @@ impl Pinner {
             }
         };
         let loadable = match &plugin {
-            Plugin::Native | Plugin::Awaited => Arc::clone(&source),
+            Plugin::Native | Plugin::NativeSocket | Plugin::Awaited => Arc::clone(&source),
             Plugin::Wasm(_) => {
                 let file = File::from(compiled.try_clone().map_err(|error| unverified(error.to_string()))?);
                 sys::memfd::seal(&file).map_err(|error| unverified(error.to_string()))?;

@@ -14,6 +14,7 @@ use tokio::io::unix::AsyncFd;
 
 use super::StartError;
 use super::adoption::Legacy;
+use super::remembering::{ADMIN, CONTROL, LISTENER, LOCK};
 use crate::keeping::{self, ToKeeper, ToMaster};
 use crate::sys::ledger::Ledger;
 use crate::sys::{self, notify, passing};
@@ -46,6 +47,8 @@ pub struct Inheritance {
     socket: OwnedFd,
     /// What an earlier master has stored, by name.
     pub(super) kept: Vec<(String, OwnedFd)>,
+    /// The sockets that the launcher was started with, by name.
+    pub(super) inherited: Vec<(String, OwnedFd)>,
     pub(super) ledger: Option<Ledger>,
     /// What the keeper has said before this master was started.
     pub(super) news: Vec<ToMaster>,
@@ -69,6 +72,19 @@ impl Inheritance {
                 _ => return Ok(None),
             },
         };
+        let (inherited, mut kept): (Vec<_>, Vec<_>) = kept.into_iter().partition(|(name, _)| match keeper {
+            Keeper::Own { .. } => keeping::inherited(name).is_some(),
+            // It gives its own sockets again at each start, beside what it keeps for us.
+            Keeper::Systemd { .. } => !is_ours(name),
+        });
+        let inherited = match keeper {
+            Keeper::Own { .. } => {
+                let own =
+                    |(name, socket): (String, OwnedFd)| (keeping::inherited(&name).unwrap_or(&name).to_owned(), socket);
+                inherited.into_iter().map(own).collect()
+            }
+            Keeper::Systemd { .. } => keeping::told_apart(inherited),
+        };
         let ledger = kept.iter().position(|(name, _)| name == LEDGER).map(|place| Ledger::of(kept.remove(place).1));
         let mut news = Vec::new();
         while let Ok(received) = passing::receive(&socket, keeping::LONGEST) {
@@ -77,7 +93,7 @@ impl Inheritance {
             }
             news.extend(ToMaster::read(&String::from_utf8_lossy(&received.bytes)));
         }
-        Ok(Some(Inheritance { keeper, socket, kept, ledger, news, program }))
+        Ok(Some(Inheritance { keeper, socket, kept, inherited, ledger, news, program }))
     }
 
     /// What an earlier master has left to go on with, if there was one.
@@ -89,13 +105,25 @@ impl Inheritance {
     }
 }
 
+/// Whether a master of ours stores descriptors under such a name.
+fn is_ours(name: &str) -> bool {
+    let numbered = |rest: Option<&str>| rest.is_some_and(|rest| rest.parse::<u64>().is_ok());
+    [LEDGER, LOCK, CONTROL, ADMIN].contains(&name)
+        || numbered(name.strip_prefix(LISTENER))
+        || numbered(name.split_once('.').map(|(service, _)| service))
+}
+
 /// What was kept, taken from it piece by piece.
 #[derive(Debug)]
-pub(super) struct Estate(BTreeMap<String, OwnedFd>);
+pub(super) struct Estate {
+    kept: BTreeMap<String, OwnedFd>,
+    /// The sockets that the launcher was started with.
+    pub(super) inherited: Vec<(String, OwnedFd)>,
+}
 
 impl Estate {
     pub(super) fn take(&mut self, name: &str) -> Option<OwnedFd> {
-        self.0.remove(name)
+        self.kept.remove(name)
     }
 }
 
@@ -139,8 +167,9 @@ impl Keeping {
 
     /// The parts of an inheritance that the link is made of.
     pub(super) fn of(inheritance: Inheritance) -> io::Result<(Keeping, Estate, Vec<ToMaster>)> {
-        let Inheritance { keeper, socket, kept, ledger, news, .. } = inheritance;
+        let Inheritance { keeper, socket, kept, inherited, ledger, news, .. } = inheritance;
         let mut stored: BTreeSet<String> = kept.iter().map(|(name, _)| name.clone()).collect();
+        stored.extend(inherited.iter().map(|(name, _)| keeping::of_inherited(name)));
         let ledger = match ledger {
             Some(ledger) => {
                 stored.insert(LEDGER.to_owned());
@@ -148,7 +177,8 @@ impl Keeping {
             }
             None => Ledger::new("launcher-ledger")?,
         };
-        Ok((Keeping::start(keeper, socket, ledger, stored)?, Estate(kept.into_iter().collect()), news))
+        let estate = Estate { kept: kept.into_iter().collect(), inherited };
+        Ok((Keeping::start(keeper, socket, ledger, stored)?, estate, news))
     }
 
     /// One that has nothing and keeps nothing, but remembers what it was given.
@@ -194,7 +224,10 @@ impl Keeping {
 
     /// Have everything let go that belongs to a service which is not among these.
     pub(super) fn retain_services(&mut self, known: &BTreeSet<String>) {
-        let unwanted = |name: &&String| name.split_once('.').is_some_and(|(service, _)| !known.contains(service));
+        let unwanted = |name: &&String| {
+            let of_none = name.split_once('.').is_some_and(|(service, _)| !known.contains(service));
+            of_none && keeping::inherited(name).is_none()
+        };
         let unwanted = self.stored.iter().filter(unwanted).cloned().collect();
         self.remove(unwanted);
     }
@@ -215,6 +248,11 @@ impl Keeping {
             }
             _ => None,
         }
+    }
+
+    /// It only collects what the next program in this process is to get, from a master that systemd keeps for.
+    pub(super) fn collects(&self) -> bool {
+        self.socket.is_none() && self.pid().is_none()
     }
 
     /// Descriptors that are kept.

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::journal::Name;
-use crate::config::{Address, Listen};
-use crate::sys::listener::{self, ListenError, UnixPath};
+use crate::config::{Address, Listen, ListenOptions};
+use crate::sys::listener::{self, Kind, ListenError, Options, UnixPath};
 
 /// A bound listener.
 #[derive(Debug, Clone)]
@@ -19,8 +19,10 @@ pub struct Bound {
     pub number: u64,
     /// The socket.
     pub socket: Arc<OwnedFd>,
-    /// As told to workers and people: `127.0.0.1:8080`, `unix:/path`.
+    /// As told to workers and people: `127.0.0.1:8080`, `udp://127.0.0.1:53`, `unix:/path`.
     pub address: String,
+    /// What it is.
+    pub kind: Kind,
     /// Keeps a Unix socket's path while somebody listens there.
     _path: Option<Arc<UnixPath>>,
 }
@@ -39,6 +41,9 @@ pub enum Key {
         index: usize,
         /// The address, for its host.
         address: SocketAddr,
+        /// UDP.
+        #[serde(default)]
+        datagrams: bool,
     },
 }
 
@@ -46,8 +51,9 @@ impl Key {
     /// The keys of a service's `listen:`.
     pub fn of(service: &Name, listen: &[Listen]) -> Vec<Key> {
         let key = |(index, listen): (usize, &Listen)| match &listen.address {
-            Address::Tcp(address) if address.port() == 0 => {
-                Key::Ephemeral { service: service.clone(), index, address: *address }
+            place @ (Address::Tcp(address) | Address::Udp(address)) if address.port() == 0 => {
+                let datagrams = matches!(place, Address::Udp(_));
+                Key::Ephemeral { service: service.clone(), index, address: *address, datagrams }
             }
             place => Key::Place(place.clone()),
         };
@@ -60,29 +66,75 @@ impl Key {
 pub struct Listeners {
     held: BTreeMap<Key, Bound>,
     last_number: u64,
+    /// What the launcher was started with, by name. It is nobody's to close: who stops using it may use it again.
+    inherited: BTreeMap<String, Arc<OwnedFd>>,
 }
 
 impl Listeners {
-    /// The listener for `key`, bound now if it is not held yet; the flag says whether it was.
-    pub fn hold(&mut self, key: &Key) -> Result<(Bound, bool), ListenError> {
+    /// What the launcher was started with.
+    pub fn inherit(&mut self, sockets: impl IntoIterator<Item = (String, OwnedFd)>) {
+        self.inherited.extend(sockets.into_iter().map(|(name, socket)| (name, Arc::new(socket))));
+    }
+
+    /// See [`inherit`](Self::inherit).
+    pub fn inherited(&self) -> impl Iterator<Item = (&String, &Arc<OwnedFd>)> {
+        self.inherited.iter()
+    }
+
+    /// The listener for `key`, bound now if it is not held yet; the flag says whether it was. A listener that is held
+    /// listens on as it did; see [`adjust`](Self::adjust).
+    pub fn hold(&mut self, key: &Key, options: &ListenOptions) -> Result<(Bound, bool), ListenError> {
         if let Some(bound) = self.held.get(key) {
             return Ok((bound.clone(), false));
         }
         let number = self.last_number + 1;
-        let bound = match key {
-            Key::Place(Address::Tcp(address)) | Key::Ephemeral { address, .. } => {
-                let (socket, address) = listener::tcp(*address)?;
-                Bound { number, socket: Arc::new(socket), address: address.to_string(), _path: None }
+        let options = meant(options);
+        let mut place_in_files = None;
+        let (socket, address, kind) = match key {
+            Key::Place(Address::Tcp(address)) | Key::Ephemeral { address, datagrams: false, .. } => {
+                let (socket, address) = listener::tcp(*address, &options)?;
+                (Arc::new(socket), address.to_string(), Kind::Tcp)
+            }
+            Key::Place(Address::Udp(address)) | Key::Ephemeral { address, datagrams: true, .. } => {
+                let (socket, address) = listener::udp(*address, &options)?;
+                (Arc::new(socket), format!("udp://{address}"), Kind::Udp)
             }
             Key::Place(Address::Unix { path, mode }) => {
-                let (socket, place) = listener::unix(path, *mode)?;
-                let address = format!("unix:{}", path.display());
-                Bound { number, socket: Arc::new(socket), address, _path: Some(Arc::new(place)) }
+                let (socket, place) = listener::unix(path, *mode, &options)?;
+                place_in_files = Some(Arc::new(place));
+                (Arc::new(socket), format!("unix:{}", path.display()), Kind::Unix)
+            }
+            Key::Place(Address::Abstract(name)) => {
+                (Arc::new(listener::abstract_unix(name, &options)?), format!("unix:@{name}"), Kind::Unix)
+            }
+            Key::Place(Address::Inherited(name)) => {
+                let Some(socket) = self.inherited.get(name) else {
+                    let given = self.inherited.keys().cloned().collect();
+                    return Err(ListenError::NotPassed { name: name.clone(), given });
+                };
+                let (kind, address) = listener::inherited(name, socket, &options)?;
+                (Arc::clone(socket), address, kind)
             }
         };
+        let bound = Bound { number, socket, address, kind, _path: place_in_files };
         self.last_number = number;
         self.held.insert(key.clone(), bound.clone());
         Ok((bound, true))
+    }
+
+    /// As [`hold`](Self::hold), and what is held listens from now on as `options` say.
+    pub fn adjust(&mut self, key: &Key, options: &ListenOptions) -> Result<(Bound, bool), ListenError> {
+        let (bound, new) = self.hold(key, options)?;
+        let options = meant(options);
+        let place = || bound.address.clone();
+        if !new && !listener::agrees(&bound.socket, &options) && !matches!(key, Key::Place(Address::Inherited(_))) {
+            return Err(ListenError::Held { place: place() });
+        }
+        if !new {
+            let adjusted = listener::adjust(&bound.socket, bound.kind, &options);
+            adjusted.map_err(|source| ListenError::Refused { place: place(), hint: "", source })?;
+        }
+        Ok((bound, new))
     }
 
     /// Go on with a listener that an earlier master has bound.
@@ -92,7 +144,13 @@ impl Listeners {
             _ => None,
         };
         self.last_number = self.last_number.max(number);
-        self.held.insert(key, Bound { number, socket: Arc::new(socket), address, _path: path });
+        let kind = Kind::of(&socket).ok().flatten().unwrap_or_default();
+        self.held.insert(key, Bound { number, socket: Arc::new(socket), address, kind, _path: path });
+    }
+
+    /// What the listener for `key` is, if it is held.
+    pub fn kind(&self, key: &Key) -> Option<Kind> {
+        self.held.get(key).map(|bound| bound.kind)
     }
 
     /// Everything that is held.
@@ -109,4 +167,8 @@ impl Listeners {
     pub fn retain(&mut self, wanted: &BTreeSet<Key>) {
         self.held.retain(|key, _| wanted.contains(key));
     }
+}
+
+fn meant(options: &ListenOptions) -> Options {
+    Options { backlog: options.backlog, ipv6_only: options.ipv6_only, nodelay: options.nodelay }
 }

@@ -17,6 +17,7 @@
 //! - `embedding`: a master within another program, whose process it leaves as it is
 //! - `dev`: builds and what is shown of them, in `launcher dev` only
 //! - [`pulses`]: who is at work and silent
+//! - `fitting`: whether a plugin can be served as its service says
 //! - `performing`: actions of the pools; `configuring`: a new configuration, as a difference
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -41,6 +42,7 @@ mod configuring;
 mod control;
 mod dev;
 pub mod embedding;
+mod fitting;
 pub mod generation;
 pub mod handover;
 pub mod journal;
@@ -312,13 +314,18 @@ impl Master {
             Host::Program(origin) => (None, None, Some(origin)),
         };
         let program = inheritance.as_ref().map_or_else(PathBuf::new, |inheritance| inheritance.program.clone());
-        let keeping = inheritance.map(Keeping::of).transpose().map_err(system("talk to the keeper"))?;
-        let keeping = keeping.map(|(keeping, ..)| keeping);
+        let inherited = inheritance.map(Keeping::of).transpose().map_err(system("talk to the keeper"))?;
+        let (keeping, inherited) = match inherited {
+            Some((keeping, estate, _)) => (Some(keeping), estate.inherited),
+            // Nobody keeps for `launcher dev`.
+            None => (None, crate::sys::named_descriptors::take()),
+        };
         let pid = keeping.as_ref().and_then(Keeping::pid).unwrap_or_else(std::process::id);
         let lock = lock::Lock::take(&config.master.state_dir, &config.path, pid)?;
         let mut master = Master::empty(purpose, config, strictness, journal, events, lock, program)?;
         master.roots.add(pid);
         master.keeping = keeping;
+        master.listeners.inherit(inherited);
         master.log = log;
         match guest {
             None => master.connect_systemd(),
@@ -556,7 +563,7 @@ impl Master {
         let Some(service) = self.services.get(&key) else { return Ok(()) };
         let keys = listeners::Key::of(&service.name, &service.config.listen);
         for (listen, key) in service.config.listen.iter().zip(&keys) {
-            let (bound, new) = self.listeners.hold(key)?;
+            let (bound, new) = self.listeners.hold(key, &listen.options)?;
             if new {
                 self.journal.record(&Fact::Listening {
                     service: service.name.clone(),

@@ -102,12 +102,14 @@ impl Master {
         for (listen, listener) in settings.listen.iter().zip(&deployable.listeners) {
             // Held since before the generation; bound anew only when the configuration left the address and
             // a rollback returns to it.
-            let (bound, _) = self.listeners.hold(listener).map_err(|error| error.to_string())?;
+            let (bound, _) = self.listeners.hold(listener, &listen.options).map_err(|error| error.to_string())?;
             parcel.push(bound.socket);
             listeners.push(channel::Listener {
                 name: listen.name.clone(),
                 address: bound.address,
                 proxy_protocol: listen.proxy_protocol,
+                kind: bound.kind,
+                nodelay: listen.options.nodelay,
             });
         }
         let access_log = settings.access_log.as_ref();
@@ -392,6 +394,10 @@ impl Master {
         result: Result<Arc<Pinned>, PrepareError>,
     ) {
         let stopping = matches!(self.phase, Phase::Stopping(_));
+        let result = match (result, self.services.get(&key)) {
+            (Ok(pinned), Some(service)) => self.fit(&service.name, &settings, &pinned.plugin).map(|()| pinned),
+            (result, _) => result,
+        };
         let Some(service) = self.services.get_mut(&key) else { return };
         service.seen = seen;
         let Preparation::Running { mut trigger, mut next } =

@@ -1,7 +1,7 @@
 //! After every event: what has changed is kept for the next master. First the descriptors, then what names them, then
 //! what nothing names any more is let go.
 //!
-//! Descriptors are named for what they are: `listener3`, and of the service with the key 2 `2.page0`, `2.give`, `2.take`,
+//! Descriptors are named for what they are: `listener3`, `inherited-web` (a socket that the launcher was started with), and of the service with the key 2 `2.page0`, `2.give`, `2.take`,
 //! `2.source5`, `2.loadable5`, `2.worker7.channel`, `.stdout`, `.stderr`, `.pid4711`.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,7 +18,7 @@ use super::memory::{
 };
 use super::service::{Aim, Intent, Preparation, Service, ServiceKey};
 use super::{Master, Phase, Strictness};
-use crate::keeping::of_process;
+use crate::keeping::{of_inherited, of_process};
 
 /// The region of what concerns the launcher as a whole.
 pub(super) const WHOLE: u64 = 0;
@@ -148,6 +148,14 @@ impl Master {
         }
         if let Some((admin, _)) = &self.admin {
             keeping.store(ADMIN, || Arc::clone(admin));
+        }
+        for (name, socket) in self.listeners.inherited() {
+            // systemd passes its own sockets to every master that it starts, and only to those.
+            if keeping.pid().is_some() {
+                keeping.store(&of_inherited(name), || Arc::clone(socket));
+            } else if keeping.collects() {
+                keeping.store(name, || Arc::clone(socket));
+            }
         }
         for (_, bound) in self.listeners.iter() {
             keeping.store(&format!("{LISTENER}{}", bound.number), || Arc::clone(&bound.socket));

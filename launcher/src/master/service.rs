@@ -157,6 +157,9 @@ pub enum PrepareError {
     /// The plugin is not usable.
     #[error(transparent)]
     Pin(#[from] PinError),
+    /// It cannot be served as the configuration says.
+    #[error("{0}")]
+    Settings(String),
 }
 
 /// One service.
@@ -325,7 +328,10 @@ impl Service {
     pub fn fail_first(&mut self, error: &PrepareError) -> bool {
         let first = self.pool.serving().is_none() && self.pool.incoming().is_none();
         if self.outcome == Outcome::Open && first {
-            let unusable = matches!(error, PrepareError::Pin(error) if !matches!(error, PinError::Unverified { .. }));
+            let unusable = match error {
+                PrepareError::Build(_) | PrepareError::Pin(PinError::Unverified { .. }) => false,
+                PrepareError::Pin(_) | PrepareError::Settings(_) => true,
+            };
             self.outcome = Outcome::Failed { reason: error.to_string(), unusable };
         }
         first

@@ -95,6 +95,17 @@ impl Acceptor {
         Ok(acceptor)
     }
 
+    /// Accepted connections are to be without `TCP_NODELAY`.
+    ///
+    /// # Errors
+    /// As setsockopt(2).
+    pub fn collect_small_writes(&self) -> io::Result<()> {
+        if self.family != AddressFamily::UNIX {
+            sockopt::set_tcp_nodelay(self.io.get_ref(), false)?;
+        }
+        Ok(())
+    }
+
     /// Which registration is in use.
     pub fn registration(&self) -> Registration {
         match self.entry {

@@ -2,6 +2,7 @@
 
 pub mod accept;
 pub mod alarm;
+pub mod announcement;
 pub mod fatal_signal;
 pub mod file;
 pub mod heap;
@@ -22,6 +23,7 @@ pub mod process;
 pub mod readiness;
 pub mod reaper;
 pub mod signal_queue;
+pub mod socket_kind;
 pub mod stdio;
 pub mod terminal;
 pub mod unix_path;

@@ -10,6 +10,7 @@
 //! - `program`: a plugin that is a WASM program and owns its sockets, instead of HTTP
 //! - `pulse`: that its loop turns
 //! - `recycle`: when a worker asks to be replaced
+//! - [`socket`]: what stands in the place of HTTP for a plugin that owns its sockets
 //! - `verify`: the other thing that a worker process may be asked: is this plugin usable?
 
 mod dev;
@@ -19,6 +20,7 @@ pub mod plugin;
 mod program;
 mod pulse;
 mod recycle;
+pub mod socket;
 mod verify;
 
 use std::fs::File;
@@ -26,6 +28,7 @@ use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
@@ -38,9 +41,10 @@ use forwarding::Forwarding;
 use http::access::AccessLog;
 use http::{Control, Server};
 use plugin::HttpPlugin;
-use plugin::native::{self, NativeHttp};
+use plugin::native::{self, NativeHttp, NativeSocket};
 use pulse::Pulse;
 use recycle::{Recycling, Wish};
+use socket::Side;
 
 /// The exit code of a worker that cannot serve, and has told its master why.
 const FAILED: u8 = 1;
@@ -126,8 +130,26 @@ fn serve(channel: &OwnedFd, mut assign: Assign, mut descriptors: Vec<OwnedFd>) -
         match (&assign.plugin, &hub) {
             (Plugin::Awaited, Some(hub)) => {
                 let plugin = Developed::awaited(Arc::clone(hub));
+                // What will own the others is not there yet.
+                let stream = |(listener, _): &(channel::Listener, OwnedFd)| listener.kind.is_stream();
+                let (names, listeners) = assign.listeners.into_iter().zip(listeners).filter(stream).unzip();
+                let assign = Assign { listeners: names, ..assign };
                 let told = (counters, access, pulse);
                 run(channel, assign, (listeners, take), told, plugin, Some(Arc::clone(hub))).await
+            }
+            (Plugin::NativeSocket, _) => {
+                let side = Side::new().map_err(|error| format!("no descriptor to stop it by: {error}"))?;
+                let native = NativeSocket::load(loadable.as_fd(), &assign.config, native_identity(&assign)?)
+                    .map_err(|error| format!("{} {error}", assign.plugin_path))?;
+                let sockets = assign.listeners.iter().cloned().zip(listeners).collect();
+                let serving = native.serve(sockets, side, assign.drain_timeout);
+                if let Err(reason) = socket::run(channel, &assign, (side, pulse), serving).await {
+                    // Not by a return: threads of the plugin may run on, and must not see destructors of ours.
+                    fail(channel, format!("{}: {reason}", assign.plugin_path));
+                    sys::process::exit_at_once(1);
+                }
+                native.shutdown();
+                sys::process::exit_at_once(0)
             }
             (Plugin::Awaited, None) => Err("there is no plugin, and nobody builds one".to_owned()),
             (Plugin::Wasm(manifest), _) if manifest.world.is_program() => {
@@ -170,16 +192,20 @@ fn serve(channel: &OwnedFd, mut assign: Assign, mut descriptors: Vec<OwnedFd>) -
 }
 
 fn load_native(library: &File, assign: &Assign) -> Result<NativeHttp, String> {
+    NativeHttp::load(library.as_fd(), &assign.config, native_identity(assign)?)
+        .map_err(|error| format!("{} {error}", assign.plugin_path))
+}
+
+/// Who a native plugin is; from here on this process may die of one.
+fn native_identity(assign: &Assign) -> Result<native::Identity<'_>, String> {
     sys::fatal_signal::name_plugin(&assign.plugin_path);
     sys::fatal_signal::install().map_err(|error| format!("fatal signals cannot be handled: {error}"))?;
-    let identity = native::Identity {
+    Ok(native::Identity {
         service: &assign.service,
         worker: assign.worker,
         slot: assign.slot,
         generation: assign.generation,
-    };
-    NativeHttp::load(library.as_fd(), &assign.config, identity)
-        .map_err(|error| format!("{} {error}", assign.plugin_path))
+    })
 }
 
 fn duplicate(channel: &OwnedFd) -> Result<OwnedFd, String> {
@@ -212,54 +238,110 @@ async fn run<P: HttpPlugin>(
         server.take_over(take).map_err(|error| format!("connections cannot be taken over: {error}"))?;
     }
 
-    let mut terminate =
-        signal(SignalKind::terminate()).map_err(|error| format!("signals cannot be handled: {error}"))?;
-    // Sent to a whole terminal or group they are meant for the master; it tells its workers what to do.
-    let _ignored = [SignalKind::interrupt(), SignalKind::hangup()].map(signal);
-
-    let (draining, leaving) = (control.clone(), wish.clone());
-    let hub_on_terminate = hub.clone();
-    tokio::spawn(async move {
-        // Whoever sends it wants this process gone, and its clients need not notice: the master replaces it, and then it
-        // hands over as for any other reason. systemd sends it to every process of a unit; then the master stops, too.
-        let mut asked = false;
-        while terminate.recv().await.is_some() {
-            if asked {
-                draining.drain();
-                if let Some(hub) = &hub_on_terminate {
-                    hub.leave();
-                }
-            }
-            leaving.tell("it was sent TERM".to_owned());
-            asked = true;
-        }
-    });
-    let said = Arc::new(Said::default());
-    let (wisher, wished) = (Arc::clone(&channel), Arc::clone(&said));
-    tokio::spawn(async move {
-        let reason = wish.reached(lifetime).await;
-        let reason = wished.wish.get_or_init(|| reason).clone();
-        drop(wisher.send(&ToMaster::Recycle { reason }, &[]).await);
-    });
-    let (leaver, leaving) = (Arc::clone(&channel), Arc::clone(&said));
-    tokio::spawn(async move {
-        left.notified().await;
-        leaving.left.store(true, Ordering::Relaxed);
-        drop(leaver.send(&ToMaster::NotAccepting, &[]).await);
-    });
-    if let Some(hub) = &hub {
-        let (hub, asker) = (Arc::clone(hub), Arc::clone(&channel));
-        tokio::spawn(async move { while asker.send(&hub.next_question().await, &[]).await.is_ok() {} });
-    }
-    tokio::spawn(obey(Arc::clone(&channel), control, access.clone(), Arc::clone(&said), hub));
-    tokio::spawn(pulse.beat(Arc::clone(&channel)));
-    said.ready.store(true, Ordering::Relaxed);
-    channel.send(&ToMaster::Ready, &[]).await.map_err(|error| error.to_string())?;
+    let life = Life { channel, said: Arc::default(), wish, left };
+    life.live(control, pulse, lifetime, access.clone(), hub)?;
+    life.ready().await?;
     server.serve().await;
     if let Some(access) = access {
         access.flush();
     }
     Ok(())
+}
+
+/// What every worker does beside serving: it hears the master and signals, and says what becomes of it.
+struct Life {
+    channel: Arc<Channel>,
+    said: Arc<Said>,
+    wish: Wish,
+    /// Nothing is accepted any more.
+    left: Arc<Notify>,
+}
+
+impl Life {
+    /// Does so in tasks, until the process ends.
+    fn live(
+        &self,
+        steered: impl Steered,
+        pulse: Pulse,
+        lifetime: Option<Duration>,
+        access: Option<Arc<AccessLog>>,
+        hub: Option<Arc<Hub>>,
+    ) -> Result<(), String> {
+        let mut terminate =
+            signal(SignalKind::terminate()).map_err(|error| format!("signals cannot be handled: {error}"))?;
+        // Sent to a whole terminal or group they are meant for the master; it tells its workers what to do.
+        let _ignored = [SignalKind::interrupt(), SignalKind::hangup()].map(signal);
+
+        let (draining, leaving) = (steered.clone(), self.wish.clone());
+        let hub_on_terminate = hub.clone();
+        tokio::spawn(async move {
+            // Whoever sends it wants this process gone, and its clients need not notice: the master replaces it, and then
+            // it hands over as for any other reason. systemd sends it to every process of a unit; then the master stops,
+            // too.
+            let mut asked = false;
+            while terminate.recv().await.is_some() {
+                if asked {
+                    draining.drain();
+                    if let Some(hub) = &hub_on_terminate {
+                        hub.leave();
+                    }
+                }
+                leaving.tell("it was sent TERM".to_owned());
+                asked = true;
+            }
+        });
+        let (wish, wisher, wished) = (self.wish.clone(), Arc::clone(&self.channel), Arc::clone(&self.said));
+        tokio::spawn(async move {
+            let reason = wish.reached(lifetime).await;
+            let reason = wished.wish.get_or_init(|| reason).clone();
+            drop(wisher.send(&ToMaster::Recycle { reason }, &[]).await);
+        });
+        let (left, leaver, leaving) = (Arc::clone(&self.left), Arc::clone(&self.channel), Arc::clone(&self.said));
+        tokio::spawn(async move {
+            left.notified().await;
+            leaving.left.store(true, Ordering::Relaxed);
+            drop(leaver.send(&ToMaster::NotAccepting, &[]).await);
+        });
+        if let Some(hub) = &hub {
+            let (hub, asker) = (Arc::clone(hub), Arc::clone(&self.channel));
+            tokio::spawn(async move { while asker.send(&hub.next_question().await, &[]).await.is_ok() {} });
+        }
+        tokio::spawn(obey(Arc::clone(&self.channel), steered, access, Arc::clone(&self.said), hub));
+        tokio::spawn(pulse.beat(Arc::clone(&self.channel)));
+        Ok(())
+    }
+
+    /// Says that this worker accepts.
+    async fn ready(&self) -> Result<(), String> {
+        self.said.ready.store(true, Ordering::Relaxed);
+        self.channel.send(&ToMaster::Ready, &[]).await.map_err(|error| error.to_string())
+    }
+}
+
+/// What serves, as far as the master steers it.
+trait Steered: Clone + Send + Sync + 'static {
+    /// Accept nothing more, finish, end.
+    fn drain(&self);
+
+    /// The same, and give what is open to the workers that stay, so many, through this descriptor.
+    fn hand_over(&self, give: OwnedFd, successors: u32);
+
+    /// Look at the listeners once more.
+    fn nudge(&self);
+}
+
+impl Steered for Control {
+    fn drain(&self) {
+        Control::drain(self);
+    }
+
+    fn hand_over(&self, give: OwnedFd, successors: u32) {
+        Control::hand_over(self, give, successors);
+    }
+
+    fn nudge(&self) {
+        Control::nudge(self);
+    }
 }
 
 fn access_log(assign: &Assign, settings: &channel::AccessLog, file: Option<OwnedFd>) -> Result<Arc<AccessLog>, String> {
@@ -308,7 +390,7 @@ impl Said {
 /// Follow the master's orders, until it is gone.
 async fn obey(
     channel: Arc<Channel>,
-    control: Control,
+    control: impl Steered,
     access: Option<Arc<AccessLog>>,
     said: Arc<Said>,
     hub: Option<Arc<Hub>>,

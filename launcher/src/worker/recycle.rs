@@ -14,7 +14,7 @@ use super::plugin::{Failure, HttpPlugin};
 use crate::channel::Limits;
 
 /// How often the size of the process is looked at, at most; only while requests come.
-const LOOK: Duration = Duration::from_secs(1);
+pub(super) const LOOK: Duration = Duration::from_secs(1);
 
 /// The wish to be replaced, told once; cheap to clone.
 #[derive(Clone, Default)]

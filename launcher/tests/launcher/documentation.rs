@@ -187,6 +187,11 @@ fn the_page_about_connections_does_what_it_says() {
 }
 
 #[test]
+fn the_page_about_sockets_does_what_it_says() {
+    follow("how-to/sockets.md", 9);
+}
+
+#[test]
 fn the_references_are_what_the_program_prints() {
     let site = Site::new();
     for subject in ["cli", "configuration"] {

@@ -7,7 +7,9 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::super::grammar::{Form, Key, ROOT, SERVICE};
-use super::super::{AccessFormat, AccessLog, Address, Balance, LogFormat, load, load_master, schema};
+use super::super::{
+    AccessFormat, AccessLog, Address, Balance, ListenOptions, LogFormat, PluginKind, load, load_master, schema,
+};
 use super::{Place, with};
 
 fn tcp(address: &str) -> Address {
@@ -188,10 +190,49 @@ fn addresses_of_every_form_are_understood() {
         ("unix:/run/x.sock", Address::Unix { path: "/run/x.sock".into(), mode: None }),
         ("unix:///run/x.sock?mode=600", Address::Unix { path: "/run/x.sock".into(), mode: Some(0o600) }),
         ("unix:x.sock", Address::Unix { path: place.directory.path().join("x.sock"), mode: None }),
+        ("unix:@x.sock", Address::Abstract("x.sock".into())),
+        ("udp://[::1]:53", Address::Udp("[::1]:53".parse().expect("an address"))),
+        ("fd://web.socket", Address::Inherited("web.socket".into())),
     ] {
         let yaml = format!("services: {{a: {{plugin: hello.wasm, listen: '{text}'}}}}");
         assert_eq!(place.accept(&yaml).services["a"].listen[0].address, expected, "{text}");
     }
+}
+
+#[test]
+fn options_stand_behind_the_address() {
+    let place = Place::new();
+    for (text, expected) in [
+        ("127.0.0.1:80?backlog=128", ListenOptions { backlog: Some(128), ..ListenOptions::default() }),
+        (
+            "tcp://[::]:80?ipv6_only=true&nodelay=false",
+            ListenOptions { ipv6_only: Some(true), nodelay: Some(false), backlog: None },
+        ),
+        ("unix:x.sock?mode=0600&backlog=1", ListenOptions { backlog: Some(1), ..ListenOptions::default() }),
+        ("udp://[::]:80?ipv6_only=false", ListenOptions { ipv6_only: Some(false), ..ListenOptions::default() }),
+    ] {
+        let yaml = format!("services: {{a: {{plugin: hello.wasm, listen: '{text}'}}}}");
+        assert_eq!(place.accept(&yaml).services["a"].listen[0].options, expected, "{text}");
+    }
+}
+
+#[test]
+fn ports_of_tcp_and_udp_and_of_both_families_are_apart() {
+    let listen = "[':80', 'udp://:80', '[::]:81?ipv6_only=true', '0.0.0.0:81', 'unix:@a', 'fd://a']";
+    Place::new().accept(&format!("services: {{a: {{plugin: native.so, listen: {listen}}}}}"));
+}
+
+#[test]
+fn what_a_plugin_of_the_other_kind_cannot_be_served_with_is_told_with_its_place() {
+    let yaml = with("limits: { idle_timeout: 65s }\nbalance: requests");
+    let config = Place::new().accept(&yaml.replace("listen: 127.0.0.1:8080", "listen: [':80', 'udp://:80']"));
+    let hello = &config.services["hello"];
+    let line = config.diagnostics(hello.misfits(PluginKind::Http)).in_a_line();
+    assert!(line.contains("config.yaml:4:21: hello.wasm answers HTTP requests"), "{line}");
+    let shown = config.diagnostics(hello.misfits(PluginKind::Socket)).to_string();
+    assert!(shown.contains("config.yaml:5:15") && shown.contains("limits.idle_timeout: has no effect"), "{shown}");
+    assert!(shown.contains("config.yaml:6:5") && shown.contains("balance: has no effect"), "{shown}");
+    assert!(Place::new().accept(&with("workers: 2")).services["hello"].misfits(PluginKind::Socket).is_empty());
 }
 
 #[test]

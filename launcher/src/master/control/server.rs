@@ -119,6 +119,10 @@ impl Drop for Taken {
     }
 }
 
+fn refused(path: &Path, source: io::Error) -> ListenError {
+    ListenError::Refused { place: format!("unix:{}", path.display()), hint: "", source }
+}
+
 impl Server {
     /// Listen at `path`, which belongs to the directory that this master has locked: what is there already was left
     /// by one that is gone.
@@ -128,9 +132,8 @@ impl Server {
         events: mpsc::Sender<Event>,
         journal: Journal,
     ) -> Result<Server, ListenError> {
-        let fail = |source: io::Error| ListenError::Unix { path: path.to_owned(), hint: "", source };
-        let (socket, place) = listener::unix(path, Some(0o600))?;
-        Server::serve(socket, Some(place), roots, events, journal).map_err(fail)
+        let (socket, place) = listener::unix(path, Some(0o600), &listener::Options::default())?;
+        Server::serve(socket, Some(place), roots, events, journal).map_err(|source| refused(path, source))
     }
 
     /// Go on with the socket of an earlier master.
@@ -141,8 +144,7 @@ impl Server {
         events: mpsc::Sender<Event>,
         journal: Journal,
     ) -> Result<Server, ListenError> {
-        let fail = |source: io::Error| ListenError::Unix { path: path.to_owned(), hint: "", source };
-        Server::serve(socket, UnixPath::of(path).ok(), roots, events, journal).map_err(fail)
+        Server::serve(socket, UnixPath::of(path).ok(), roots, events, journal).map_err(|source| refused(path, source))
     }
 
     fn serve(

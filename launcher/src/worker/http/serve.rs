@@ -216,6 +216,9 @@ impl<P: HttpPlugin> Server<P> {
         let mut doors = Vec::with_capacity(listeners.len());
         for (listener, descriptor) in listeners {
             let acceptor = Acceptor::new(descriptor)?;
+            if listener.nodelay == Some(false) {
+                acceptor.collect_small_writes()?;
+            }
             report(Event::Listening { listener: &listener.name, registration: acceptor.registration() });
             let authority = if listener.address.starts_with("unix:") { "localhost" } else { &listener.address };
             let origin = if listener.proxy_protocol { Origin::Due } else { Origin::Socket };

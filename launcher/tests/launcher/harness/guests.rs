@@ -116,7 +116,10 @@ pub(crate) fn examples() {
 }
 
 /// First-party plugins that tests serve.
-const PLUGINS: [&str; 5] = ["hello", "json-api", "misbehave", "showcase", "static-files"];
+const PLUGINS: [&str; 4] = ["hello", "misbehave", "showcase", "static-files"];
+
+/// Those that are native only.
+const NATIVE: [&str; 5] = ["echo-lines", "json-api", "misbehave-sockets", "udp-responder", "unix-server"];
 
 /// A first-party plugin as a native library.
 pub(crate) fn native(name: &str) -> PathBuf {
@@ -125,7 +128,7 @@ pub(crate) fn native(name: &str) -> PathBuf {
         let target = target().with_file_name("plugins");
         let mut cargo = Command::new("cargo");
         cargo.args(["build", "--release", "--locked", "--manifest-path"]).arg(project().join("Cargo.toml"));
-        for package in PLUGINS {
+        for package in PLUGINS.into_iter().chain(NATIVE) {
             cargo.args(["-p", package]);
         }
         output(cargo.arg("--target-dir").arg(&target));
@@ -134,13 +137,27 @@ pub(crate) fn native(name: &str) -> PathBuf {
     directory.join(format!("lib{}.so", name.replace('-', "_")))
 }
 
+/// The example of axum, which has a workspace of its own.
+pub(crate) fn axum_app() -> PathBuf {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    let built = BUILT.get_or_init(|| {
+        let target = target().with_file_name("axum");
+        let manifest = project().join("examples/sockets/axum/Cargo.toml");
+        let mut cargo = Command::new("cargo");
+        cargo.args(["build", "--release", "--locked", "--manifest-path"]).arg(manifest);
+        output(cargo.arg("--target-dir").arg(&target));
+        target.join("release/libaxum_app.so")
+    });
+    built.clone()
+}
+
 /// The same plugin as a component.
 pub(crate) fn wasm(name: &str) -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     let directory = BUILT.get_or_init(|| {
         let mut cargo = Command::new(project().join("scripts/wasm-cargo"));
         cargo.args(["build", "--locked", "--manifest-path"]).arg(project().join("Cargo.toml"));
-        for package in PLUGINS.into_iter().filter(|package| *package != "json-api") {
+        for package in PLUGINS {
             cargo.args(["-p", package]);
         }
         build(&mut cargo);

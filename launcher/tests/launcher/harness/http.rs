@@ -2,7 +2,8 @@
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::os::unix::net::UnixStream;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixStream};
 use std::time::Duration;
 
 use super::PATIENCE;
@@ -73,7 +74,7 @@ pub(crate) fn fetch(address: &str, target: &str) -> Response {
 }
 
 impl Connection {
-    /// Connects to `host:port` or `unix:/path`.
+    /// Connects to `host:port`, `unix:/path` or `unix:@name`.
     pub(crate) fn open(address: &str) -> io::Result<Self> {
         Self::open_with(address, 64 << 10)
     }
@@ -85,7 +86,10 @@ impl Connection {
 
     fn open_with(address: &str, buffer: usize) -> io::Result<Self> {
         let stream = match address.strip_prefix("unix:") {
-            Some(path) => Stream::Unix(UnixStream::connect(path)?),
+            Some(path) => Stream::Unix(match path.strip_prefix('@') {
+                Some(name) => UnixStream::connect_addr(&SocketAddr::from_abstract_name(name)?)?,
+                None => UnixStream::connect(path)?,
+            }),
             None => {
                 let stream = TcpStream::connect(address)?;
                 stream.set_nodelay(true)?;

@@ -102,6 +102,11 @@ pub(crate) fn forbid_descriptors(pid: u32) {
     prlimit(Pid::from_raw(pid as i32), Resource::Nofile, limit).expect("limit the descriptors of the process");
 }
 
+/// Lets it open as many again as this process may.
+pub(crate) fn allow_descriptors(pid: u32) {
+    prlimit(Pid::from_raw(pid as i32), Resource::Nofile, getrlimit(Resource::Nofile)).expect("lift the limit");
+}
+
 /// Open sockets of a process.
 pub(crate) fn sockets(pid: u32) -> usize {
     let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).expect("read the descriptors of the process");

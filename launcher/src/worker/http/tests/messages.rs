@@ -265,6 +265,8 @@ async fn a_unix_socket_is_served() {
         name: "front".into(),
         address: format!("unix:{}", path.display()),
         proxy_protocol: false,
+        kind: crate::channel::SocketKind::Unix,
+        nodelay: None,
     };
     let (server, control) = super::Server::new(
         std::sync::Arc::default(),

@@ -26,7 +26,7 @@ use tokio::task::JoinHandle;
 use self::toy::Toy;
 use super::{Control, Event, Server};
 use crate::channel::statistics::Counters;
-use crate::channel::{Limits, Listener};
+use crate::channel::{Limits, Listener, SocketKind};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -80,7 +80,14 @@ fn serve_behind_a_proxy(listener: std::net::TcpListener, limits: Limits, take: O
 fn serve_as(listener: std::net::TcpListener, proxy_protocol: bool, limits: Limits, take: Option<OwnedFd>) -> Served {
     let address = listener.local_addr().expect("bound");
     let shared = OwnedFd::from(listener.try_clone().expect("a descriptor"));
-    let named = Listener { name: "front".to_owned(), address: address.to_string(), proxy_protocol };
+    let address_of = address.to_string();
+    let named = Listener {
+        name: "front".to_owned(),
+        address: address_of,
+        proxy_protocol,
+        kind: SocketKind::Tcp,
+        nodelay: None,
+    };
     let plugin = Arc::new(Toy::default());
     let counters = Counters::unshared();
     let events = Arc::new(Mutex::new(Vec::new()));

@@ -33,6 +33,8 @@ pub struct NativeManifest {
 pub enum NativeKind {
     /// The worker speaks HTTP and calls it for each request.
     Http,
+    /// It is given the listening sockets.
+    Socket,
 }
 
 /// Why bytes are no native plugin.
@@ -63,7 +65,7 @@ pub enum ManifestError {
     Damaged(String),
     /// It does not export the descriptor.
     #[error(
-        "no symbol `launcher_plugin`{near}: put #[worker_sdk::http] on the handler, or export the descriptor of worker.h"
+        "no symbol `launcher_plugin`{near}: put #[worker_sdk::http] or #[worker_sdk::socket] on a function, or export the descriptor of worker.h"
     )]
     NoDescriptor {
         /// What it exports instead; empty or begins with "; ".
@@ -82,7 +84,11 @@ pub enum ManifestError {
         found: u32,
     },
     /// A kind that this launcher does not serve.
-    #[error("a plugin of kind {found}, which this launcher does not serve (known: {} = http)", abi::KIND_HTTP)]
+    #[error(
+        "a plugin of kind {found}, which this launcher does not serve (known: {} = http, {} = socket)",
+        abi::KIND_HTTP,
+        abi::KIND_SOCKET
+    )]
     Kind {
         /// The plugin's.
         found: u32,
@@ -204,11 +210,17 @@ fn descriptor(data: &[u8], needed: Vec<String>) -> Result<NativeManifest, Manife
     if found != abi::ABI {
         return Err(ManifestError::Abi { found });
     }
-    if (size as usize) < size_of::<abi::Plugin>() {
+    if (size as usize) < abi::PLUGIN_FIRST {
         return Err(ManifestError::NotDescriptor("its `size` is smaller than the first version's"));
     }
     let kind = match kind {
         abi::KIND_HTTP => NativeKind::Http,
+        abi::KIND_SOCKET if (size as usize) < size_of::<abi::Plugin>() => {
+            return Err(ManifestError::NotDescriptor(
+                "it is of kind 2 = socket, and its `size` has no room for `serve`",
+            ));
+        }
+        abi::KIND_SOCKET => NativeKind::Socket,
         found => return Err(ManifestError::Kind { found }),
     };
     let text = |at: usize, len: usize| {

@@ -2,8 +2,8 @@
 //!
 //! Flow: [`verify`] reads the file without executing it (the master's side of a reload); [`NativeHttp::load`] opens
 //! the sealed copy and calls `init`; [`NativeHttp::call`] lends a request to the plugin and polls it at once, so that a
-//! handler that does not wait costs no task; [`NativeHttp::shutdown`] ends it. A library is never unloaded: a new
-//! version is a new process.
+//! handler that does not wait costs no task; [`NativeHttp::shutdown`] ends it. A plugin that owns its sockets is a
+//! [`NativeSocket`]. A library is never unloaded: a new version is a new process.
 //!
 //! Whatever the plugin hands over is wrapped by a type of `owned` before anything else looks at it, so that it is
 //! released exactly once on every path. What cannot be checked is trusted: the plugin shares our address space.
@@ -17,10 +17,12 @@ mod manifest;
 mod owned;
 mod response;
 mod serve;
+mod socket;
 mod waker;
 
 use std::ffi::c_void;
 use std::io::Write as _;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::panic::catch_unwind;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -31,6 +33,7 @@ use worker_sdk::abi;
 pub use call::{Call, CallError};
 pub use manifest::{ManifestError, NativeKind, NativeManifest, verify};
 pub use response::{BodyError, NativeBody};
+pub use socket::NativeSocket;
 
 use owned::OwnedChunk;
 
@@ -115,58 +118,18 @@ impl NativeHttp {
         config: &serde_json::Value,
         identity: Identity<'_>,
     ) -> Result<NativeHttp, LoadError> {
-        // A descriptor of our own that is never closed: the linker knows libraries by their path first, so that a later
-        // descriptor of the same number would be taken for this library; and backtraces read their symbols by it.
-        let pinned = library.try_clone_to_owned().map_err(|error| LoadError::Link(error.to_string()))?;
-        let path = format!("/proc/self/fd/{}", pinned.as_raw_fd());
-        // SAFETY: running the library's constructors is what loading a trusted plugin means. RTLD_LOCAL keeps its
-        // symbols from ours.
-        let library = unsafe { Library::open(Some(&path), RTLD_NOW | RTLD_LOCAL) }
-            .map_err(|error| LoadError::Link(linker_message(&error, &path)))?;
-        // SAFETY: the symbol is data by contract (`verify` checked its kind); only its address is taken here.
-        let symbol = unsafe { library.get::<*mut abi::Plugin>(abi::SYMBOL) }
-            .map_err(|error| LoadError::Link(linker_message(&error, &path)))?;
-        let descriptor = symbol.as_raw_ptr().cast::<abi::Plugin>();
-        // Never unloaded: wakers, threads and thread-locals of the plugin may outlive everything we know of.
-        let _ = library.into_raw();
-        std::mem::forget(pinned);
-
-        if descriptor.is_null() || !descriptor.is_aligned() {
-            return Err(LoadError::Descriptor("null or misaligned"));
-        }
-        // SAFETY: a data symbol of the loaded library, aligned; its first 16 bytes exist in every version.
-        let (magic, version, size) = unsafe { ((*descriptor).magic, (*descriptor).abi, (*descriptor).size) };
-        if magic != abi::MAGIC || version != abi::ABI || (size as usize) < size_of::<abi::Plugin>() {
-            return Err(LoadError::Descriptor("another version than its file said"));
-        }
-        // SAFETY: it is of our version and at least as large as our type, and lives as long as the process.
-        let descriptor = unsafe { *descriptor };
-        let (Some(init), Some(handle)) = (descriptor.init, descriptor.handle) else {
-            return Err(LoadError::Descriptor("`init` or `handle` is null"));
+        let descriptor = open(library)?;
+        let Some(handle) = descriptor.handle else {
+            return Err(LoadError::Descriptor("`handle` is null"));
         };
-
-        let host = host_table(config, identity);
-        let mut state = std::ptr::null_mut();
-        let mut error = OwnedChunk::empty();
-        // SAFETY: the table is constant and leaked, the out-parameters are ours for the call.
-        match unsafe { init(host, &raw mut state, error.out()) } {
-            abi::READY => Ok(NativeHttp(Box::leak(Box::new(Instance {
-                handle,
-                drop: descriptor.drop,
-                state,
-                live: AtomicUsize::new(0),
-                over: AtomicBool::new(false),
-            })))),
-            abi::PANIC => Err(LoadError::Panicked),
-            code => {
-                let reason = error.into_bytes().unwrap_or_default();
-                let reason = String::from_utf8_lossy(&reason);
-                Err(LoadError::Refused(match reason.trim() {
-                    "" => format!("init returned {code} without a reason"),
-                    reason => reason.to_owned(),
-                }))
-            }
-        }
+        let state = begin(&descriptor, config, identity)?;
+        Ok(NativeHttp(Box::leak(Box::new(Instance {
+            handle,
+            drop: descriptor.drop,
+            state,
+            live: AtomicUsize::new(0),
+            over: AtomicBool::new(false),
+        }))))
     }
 
     /// Answers one request. Poll it at once: the first poll is what calls the plugin.
@@ -193,6 +156,77 @@ impl NativeHttp {
             unsafe { drop(self.0.state) }
         }
         Ok(())
+    }
+}
+
+/// Opens a library and takes its descriptor. What a younger version appended is absent in an older descriptor.
+fn open(library: BorrowedFd<'_>) -> Result<abi::Plugin, LoadError> {
+    // A descriptor of our own that is never closed: the linker knows libraries by their path first, so that a later
+    // descriptor of the same number would be taken for this library; and backtraces read their symbols by it.
+    let pinned = library.try_clone_to_owned().map_err(|error| LoadError::Link(error.to_string()))?;
+    let path = format!("/proc/self/fd/{}", pinned.as_raw_fd());
+    // SAFETY: running the library's constructors is what loading a trusted plugin means. RTLD_LOCAL keeps its
+    // symbols from ours.
+    let library = unsafe { Library::open(Some(&path), RTLD_NOW | RTLD_LOCAL) }
+        .map_err(|error| LoadError::Link(linker_message(&error, &path)))?;
+    // SAFETY: the symbol is data by contract (`verify` checked its kind); only its address is taken here.
+    let symbol = unsafe { library.get::<*mut abi::Plugin>(abi::SYMBOL) }
+        .map_err(|error| LoadError::Link(linker_message(&error, &path)))?;
+    let descriptor = symbol.as_raw_ptr().cast::<abi::Plugin>();
+    // Never unloaded: wakers, threads and thread-locals of the plugin may outlive everything we know of.
+    let _ = library.into_raw();
+    std::mem::forget(pinned);
+
+    if descriptor.is_null() || !descriptor.is_aligned() {
+        return Err(LoadError::Descriptor("null or misaligned"));
+    }
+    // SAFETY: a data symbol of the loaded library, aligned; its first 16 bytes exist in every version. Only those are
+    // read: a reference to the whole would promise what an older one does not have.
+    let (magic, version, size) = unsafe {
+        (
+            (&raw const (*descriptor).magic).read(),
+            (&raw const (*descriptor).abi).read(),
+            (&raw const (*descriptor).size).read(),
+        )
+    };
+    if magic != abi::MAGIC || version != abi::ABI || (size as usize) < abi::PLUGIN_FIRST {
+        return Err(LoadError::Descriptor("another version than its file said"));
+    }
+    let mut known = MaybeUninit::<abi::Plugin>::zeroed();
+    let bytes = (size as usize).min(size_of::<abi::Plugin>());
+    // SAFETY: the plugin's has `size` bytes, ours as many as its type; they are two objects.
+    unsafe { std::ptr::copy_nonoverlapping(descriptor.cast::<u8>(), known.as_mut_ptr().cast::<u8>(), bytes) };
+    // SAFETY: numbers and bytes are valid whatever they are, and a function that was not copied is null: `None`.
+    Ok(unsafe { known.assume_init() })
+}
+
+/// Calls `init`: the plugin's state.
+fn begin(
+    descriptor: &abi::Plugin,
+    config: &serde_json::Value,
+    identity: Identity<'_>,
+) -> Result<*mut c_void, LoadError> {
+    let Some(init) = descriptor.init else {
+        return Err(LoadError::Descriptor("`init` is null"));
+    };
+    let host = host_table(config, identity);
+    let mut state = std::ptr::null_mut();
+    let mut error = OwnedChunk::empty();
+    // SAFETY: the table is constant and leaked, the out-parameters are ours for the call.
+    match unsafe { init(host, &raw mut state, error.out()) } {
+        abi::READY => Ok(state),
+        abi::PANIC => Err(LoadError::Panicked),
+        code => Err(LoadError::Refused(reason(error, || format!("init returned {code} without a reason")))),
+    }
+}
+
+/// What a plugin says of a failure.
+fn reason(error: OwnedChunk, otherwise: impl FnOnce() -> String) -> String {
+    let reason = error.into_bytes().unwrap_or_default();
+    let reason = String::from_utf8_lossy(&reason);
+    match reason.trim() {
+        "" => otherwise(),
+        reason => reason.to_owned(),
     }
 }
 

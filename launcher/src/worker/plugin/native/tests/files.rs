@@ -134,6 +134,12 @@ fn wrong_descriptors_are_told_apart() {
     assert_eq!(verify(&descriptor(".kind = 7")), Err(ManifestError::Kind { found: 7 }));
     assert!(matches!(verify(&descriptor(".magic = { 1 }")), Err(ManifestError::NotDescriptor(_))));
     assert!(matches!(verify(&descriptor(".size = 8")), Err(ManifestError::NotDescriptor(_))));
+    // Of the first version, which ends before `serve`: good for what there was then.
+    let first = ".size = offsetof(launcher_plugin_t, serve)";
+    assert_eq!(verify(&descriptor(first)).expect("a plugin").kind, NativeKind::Http);
+    assert_eq!(verify(&descriptor(".kind = 2")).expect("a plugin").kind, NativeKind::Socket);
+    let older = verify(&descriptor(&format!(".kind = 2, {first}"))).expect_err("it has no `serve`").to_string();
+    assert!(older.contains("no room for `serve`"), "{older}");
 }
 
 #[test]

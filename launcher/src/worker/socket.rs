@@ -1,0 +1,133 @@
+//! A worker whose plugin owns the listening sockets: it gives them away, and from then on only carries words between the
+//! master and the plugin.
+//!
+//! ```text
+//! master ──Drain──> worker ──flag, descriptor, waker──> plugin: closes its listeners, finishes, comes back
+//!        <──Ready, NotAccepting── worker <──ready, not_accepting──
+//! ```
+//!
+//! Ready is what the plugin says, never what is guessed. One that comes back before it was told to has failed. It knows
+//! neither what a plugin is made of nor what it speaks.
+
+use std::future::Future;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+
+use super::pulse::Pulse;
+use super::recycle::{self, Memory, Wish};
+use super::{Life, Steered, duplicate};
+use crate::channel::{Assign, Channel};
+use crate::sys::announcement::Announcement;
+
+/// Between a plugin and its worker. It lives as long as the process, because a plugin's threads may.
+#[derive(Debug)]
+pub struct Side {
+    /// The plugin is to stop.
+    pub stop: Announcement,
+    ready: Notify,
+    left: Notify,
+}
+
+impl Side {
+    /// One for the plugin of this process.
+    ///
+    /// # Errors
+    /// As eventfd(2).
+    pub fn new() -> io::Result<&'static Side> {
+        Ok(Box::leak(Box::new(Side { stop: Announcement::new()?, ready: Notify::new(), left: Notify::new() })))
+    }
+
+    /// The plugin accepts. Any thread, any number of times.
+    pub fn ready(&self) {
+        self.ready.notify_one();
+    }
+
+    /// The plugin, told to stop, does not accept any more; likewise.
+    pub fn not_accepting(&self) {
+        // One that says so unasked would have the master believe that nobody need be waited for.
+        if self.stop.was_said() {
+            self.left.notify_one();
+        }
+    }
+}
+
+impl Steered for &'static Side {
+    fn drain(&self) {
+        self.stop.say();
+    }
+
+    fn hand_over(&self, _give: OwnedFd, _successors: u32) {
+        // What is open is the plugin's, and speaks what nobody here knows.
+        self.stop.say();
+    }
+
+    fn nudge(&self) {
+        // A plugin's loop was woken like all others if it listens as everybody does.
+    }
+}
+
+/// What a plugin's end means: `Ok` if it was told to come back.
+fn verdict(side: &Side, outcome: Result<(), String>) -> Result<(), String> {
+    match outcome {
+        Ok(()) if side.stop.was_said() => Ok(()),
+        Ok(()) => Err("it came back before it was told to stop: `serve` must run until then".to_owned()),
+        Err(reason) => Err(reason),
+    }
+}
+
+/// Serve by a plugin that runs as `plugin` and speaks through `side`, until it is back. Why it failed, for a person.
+pub(super) async fn run(
+    channel: &OwnedFd,
+    assign: &Assign,
+    (side, pulse): (&'static Side, Pulse),
+    plugin: impl Future<Output = Result<(), String>>,
+) -> Result<(), String> {
+    let ours = duplicate(channel)?;
+    let channel = Arc::new(Channel::new(ours).map_err(|error| format!("the channel cannot be used: {error}"))?);
+    let life = Life { channel, said: Arc::default(), wish: Wish::default(), left: Arc::default() };
+    life.live(side, pulse, recycle::max_lifetime(&assign.limits, assign.worker), None, None)?;
+    if let Some(memory) = Memory::of(&assign.limits, &life.wish) {
+        tokio::spawn(look_at(memory));
+    }
+    let mut plugin = std::pin::pin!(plugin);
+    let mut ready = false;
+    let outcome = loop {
+        tokio::select! {
+            // What it said before it came back counts.
+            biased;
+            () = side.ready.notified(), if !ready => {
+                ready = true;
+                life.ready().await?;
+            }
+            () = side.left.notified() => life.left.notify_one(),
+            outcome = &mut plugin => break outcome,
+        }
+    };
+    verdict(side, outcome)
+}
+
+/// No request leads to a look, so time does. Only where there is a limit: otherwise an idle worker does nothing.
+async fn look_at(memory: Memory) {
+    loop {
+        tokio::time::sleep(recycle::LOOK).await;
+        memory.look();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn coming_back_is_an_end_or_a_failure() {
+        let side = Side::new().expect("eventfd");
+        assert!(verdict(side, Ok(())).is_err(), "nobody told it to");
+        side.not_accepting();
+        side.stop.say();
+        assert!(verdict(side, Ok(())).is_ok());
+        assert!(verdict(side, Err("it broke".to_owned())).is_err(), "whenever that is");
+    }
+}
