@@ -15,7 +15,7 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use server::{Places, SERVERS, Server};
+use server::{Entry, Places, SERVERS, Server};
 use table::{Row, Sample};
 
 const USAGE: &str =
@@ -23,7 +23,7 @@ const USAGE: &str =
   --rounds N       rounds (11)
   --seconds S      load for each server in a round (1)
   --connections C  keep-alive connections (16)
-  --only TEXT      the baseline and the servers whose name contains it
+  --only TEXT      the servers whose name contains it, and what they are compared with
   --markdown       print the table as Markdown";
 
 struct Options {
@@ -84,17 +84,21 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
         scratch: scratch.path().to_owned(),
     };
     let mut servers = Vec::new();
-    for (name, start) in SERVERS {
-        if !servers.is_empty() && !name.contains(&options.only) {
+    let chosen = |entry: &&Entry| entry.name.contains(&options.only);
+    let baselines: Vec<&str> = SERVERS.iter().filter(chosen).map(|entry| entry.baseline).collect();
+    for entry in SERVERS.iter().filter(|entry| chosen(entry) || baselines.contains(&entry.name)) {
+        // A baseline comes before what is compared with it.
+        if entry.name != entry.baseline && !servers.iter().any(|server: &Server| server.name == entry.baseline) {
+            eprintln!("bench: without {}: {} is not there", entry.name, entry.baseline);
             continue;
         }
-        match start(name, &places) {
+        match (entry.start)(entry.name, &places) {
             Ok(server) => servers.push(server),
-            Err(reason) => eprintln!("bench: without {name}: {reason}"),
+            Err(reason) => eprintln!("bench: without {}: {reason}", entry.name),
         }
     }
-    if servers.first().is_none_or(|server| server.name != SERVERS[0].0) {
-        return Err("nothing can be compared without the baseline".into());
+    if servers.is_empty() {
+        return Err("there is nothing to compare".into());
     }
     let rows = measure(options, &servers)?;
     print!("{}", if options.markdown { table::markdown(&rows) } else { table::text(&rows) });
@@ -113,7 +117,8 @@ fn build(project: &Path) -> Result<(), Box<dyn Error>> {
 }
 
 fn measure(options: &Options, servers: &[Server]) -> Result<Vec<Row>, Box<dyn Error>> {
-    let mut rows: Vec<Row> = servers.iter().map(|server| Row::new(server.name)).collect();
+    let baseline = |name| SERVERS.iter().find(|entry| entry.name == name).map_or(name, |entry| entry.baseline);
+    let mut rows: Vec<Row> = servers.iter().map(|server| Row::new(server.name, baseline(server.name))).collect();
     for server in servers {
         load(server, options, Duration::from_millis(300))?;
     }

@@ -45,15 +45,34 @@ pub(crate) struct Places {
 /// Starts a server under its name, or says why that is not possible here.
 type Start = fn(&'static str, &Places) -> Result<Server, String>;
 
-/// What can be compared, and how to start it. The baseline comes first.
-pub(crate) const SERVERS: [(&str, Start); 7] = [
-    ("bare hyper", bare),
-    ("native, Rust", |name, at| launcher(name, at, &at.built.join("libhello.so"), "")),
-    ("native, C", |name, at| launcher(name, at, &c_plugin(at)?, "")),
-    ("WASM, instances reused", |name, at| launcher(name, at, &wat(at), ", wasm: { reuse: 1000000 }")),
-    ("WASM, fresh instances", |name, at| launcher(name, at, &wat(at), "")),
-    ("wasmtime serve", wasmtime),
-    ("nginx", nginx),
+/// A server that can be compared.
+pub(crate) struct Entry {
+    pub(crate) name: &'static str,
+    /// The name of what it is compared with; its own, if that is what others are compared with.
+    pub(crate) baseline: &'static str,
+    pub(crate) start: Start,
+}
+
+const fn entry(name: &'static str, baseline: &'static str, start: Start) -> Entry {
+    Entry { name, baseline, start }
+}
+
+/// The handler of `plugins/hello` on hyper.
+const HYPER: &str = "bare hyper";
+/// The application of `examples/sockets/axum` by itself.
+const AXUM: &str = "bare axum";
+
+/// What can be compared.
+pub(crate) const SERVERS: [Entry; 9] = [
+    entry(HYPER, HYPER, bare),
+    entry("native, Rust", HYPER, |name, at| launcher(name, at, &at.built.join("libhello.so"), "")),
+    entry("native, C", HYPER, |name, at| launcher(name, at, &c_plugin(at)?, "")),
+    entry("WASM, instances reused", HYPER, |name, at| launcher(name, at, &wat(at), ", wasm: { reuse: 1000000 }")),
+    entry("WASM, fresh instances", HYPER, |name, at| launcher(name, at, &wat(at), "")),
+    entry("wasmtime serve", HYPER, wasmtime),
+    entry("nginx", HYPER, nginx),
+    entry(AXUM, AXUM, |name, at| start(name, &mut Command::new(axum(at)?.join("examples/bare")))),
+    entry("axum, owns its socket", AXUM, |name, at| launcher(name, at, &axum(at)?.join("libaxum_app.so"), "")),
 ];
 
 fn bare(name: &'static str, _: &Places) -> Result<Server, String> {
@@ -74,6 +93,20 @@ fn c_plugin(at: &Places) -> Result<PathBuf, String> {
         Ok(status) if status.success() => Ok(library),
         Ok(status) => Err(format!("cc failed: {status}")),
         Err(error) => Err(format!("no C compiler: {error}")),
+    }
+}
+
+/// Where the application of axum is built, as a program and as a plugin.
+fn axum(at: &Places) -> Result<PathBuf, String> {
+    let target = at.built.with_file_name("axum");
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut cargo = Command::new(cargo);
+    cargo.args(["build", "--release", "--quiet", "--locked", "--lib", "--example", "bare", "--manifest-path"]);
+    cargo.arg(at.project.join("examples/sockets/axum/Cargo.toml")).arg("--target-dir").arg(&target);
+    match cargo.status() {
+        Ok(status) if status.success() => Ok(target.join("release")),
+        Ok(status) => Err(format!("cargo failed: {status}")),
+        Err(error) => Err(format!("cargo does not start: {error}")),
     }
 }
 

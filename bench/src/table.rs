@@ -8,17 +8,19 @@ pub(crate) struct Sample {
     pub(crate) rate: f64,
 }
 
-/// A server. The first of several is the baseline of the others.
+/// A server.
 pub(crate) struct Row {
     name: &'static str,
+    /// The name of what it is compared with.
+    baseline: &'static str,
     pub(crate) samples: Vec<Sample>,
     /// KiB.
     pub(crate) memory: u64,
 }
 
 impl Row {
-    pub(crate) fn new(name: &'static str) -> Row {
-        Row { name, samples: Vec::new(), memory: 0 }
+    pub(crate) fn new(name: &'static str, baseline: &'static str) -> Row {
+        Row { name, baseline, samples: Vec::new(), memory: 0 }
     }
 }
 
@@ -48,7 +50,8 @@ fn cells(row: &Row, baseline: &Row) -> [String; 6] {
 }
 
 fn table(rows: &[Row]) -> Vec<[String; 6]> {
-    let lines = rows.first().into_iter().flat_map(|baseline| rows.iter().map(move |row| cells(row, baseline)));
+    let baseline = |row: &Row| rows.iter().find(|other| other.name == row.baseline);
+    let lines = rows.iter().map(|row| cells(row, baseline(row).unwrap_or(row)));
     std::iter::once(HEAD.map(str::to_owned)).chain(lines).collect()
 }
 
@@ -87,7 +90,7 @@ mod tests {
     fn a_ratio_is_the_median_of_the_rounds() {
         let row = |name, costs: [f64; 3]| {
             let samples = costs.map(|cost| Sample { cost, rate: 1e6 / cost }).into();
-            Row { name, samples, memory: 2048 }
+            Row { name, baseline: "base", samples, memory: 2048 }
         };
         // The second round was slow for both.
         let table = text(&[row("base", [10.0, 20.0, 10.0]), row("other", [12.0, 22.0, 13.0])]);
