@@ -30,6 +30,7 @@ use wasm_host::World;
 
 pub use crate::sys::socket_kind::Kind as SocketKind;
 
+pub mod balance;
 pub mod dev;
 pub mod statistics;
 
@@ -42,7 +43,7 @@ pub const VERSION: u32 = 2;
 pub enum ToWorker {
     /// Become a worker of a service. Descriptors: [`Assign::plugin`]'s, the page of [`Assign::statistics`], one for each of
     /// [`Assign::listeners`], the access log's if that goes to a file, then, with [`Assign::takes_over`], the receiving
-    /// end of the service's hand-over.
+    /// end of the service's hand-over, then, with [`Assign::balance`], its page.
     Assign(Box<Assign>),
     /// Check a plugin without executing it and, for WASM, compile it.
     /// Descriptors: the source, then a writable memfd for the compiled form.
@@ -173,6 +174,9 @@ pub struct Assign {
     /// The worker takes over connections of workers that leave.
     #[serde(default)]
     pub takes_over: bool,
+    /// Connections go to the worker that has the fewest: its seat among them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub balance: Option<balance::Place>,
     /// The launcher is `launcher dev`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dev: Option<Box<dev::Dev>>,

@@ -156,6 +156,8 @@ pub enum Balance {
     /// Rotating exclusive accept.
     #[default]
     Requests,
+    /// The same, and who has too many more than the least loaded stands aside.
+    Connections,
 }
 
 /// `forwarded:`

@@ -309,17 +309,10 @@ fn json(reader: &mut Reader<'_>, node: &Node, path: &str) -> serde_json::Value {
 }
 
 fn balance(reader: &mut Reader<'_>, service: &Section<'_>) -> Balance {
-    let field = service.field("balance");
-    match field.node {
-        Some(Node { span, value: Value::Text { text, .. } }) if text == "connections" => {
-            let complaint = Complaint::new("`connections` is not supported by this version").help("use `requests`");
-            reader.complain(span.clone(), &field.path, complaint);
-        }
-        _ => {
-            reader.choice(&field);
-        }
+    match reader.choice(&service.field("balance")) {
+        "connections" => Balance::Connections,
+        _ => Balance::Requests,
     }
-    Balance::Requests
 }
 
 fn reload(reader: &mut Reader<'_>, service: &Section<'_>) -> Reload {

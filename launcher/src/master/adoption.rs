@@ -14,6 +14,7 @@ use std::time::Instant;
 
 use wasm_host::Purpose;
 
+use super::balance::Seating;
 use super::child::{Child, Orphan};
 use super::control::Server;
 use super::generation::Pinned;
@@ -359,6 +360,8 @@ fn restore(
         None if then.hands_over => None,
         None => Pair::new().ok(),
     };
+    let seats = then.seats.into_iter().map(|(seat, worker)| (seat, WorkerId(worker))).collect();
+    let seating = take("balance".to_owned()).map(|page| Seating::adopt(page, seats)).unwrap_or_default();
     for worker in then.workers {
         let pid = worker.pid;
         let mut part = |what: &str| take(format!("worker{}.{what}", worker.id));
@@ -377,6 +380,7 @@ fn restore(
         name,
         pool,
         hand_over,
+        seating,
         generations,
         preparation: Preparation::Idle,
         rollout: then

@@ -113,6 +113,9 @@ pub(super) struct ServiceThen {
     pub(super) pins: Vec<PinThen>,
     pub(super) generations: Vec<GenerationThen>,
     pub(super) hands_over: bool,
+    /// Who sits where in the page of what is open: seat and worker.
+    #[serde(default)]
+    pub(super) seats: Vec<(usize, u64)>,
     pub(super) preparing: Option<TriggerThen>,
     pub(super) rollout: Option<(u64, TriggerThen)>,
     pub(super) promotion: Option<(u64, Option<TriggerThen>, u64)>,

@@ -7,6 +7,7 @@
 //! - [`pool`]: what the workers of a service should be (pure)
 //! - [`service`]: a service's generations and what is being prepared for it
 //! - [`generation`], [`cache`], [`build`]: from a file to pinned, verified, loadable bytes
+//! - [`balance`]: the page in which workers tell each other what they have open
 //! - [`handover`]: the pair through which workers that leave pass their connections on
 //! - [`child`], [`output`]: one worker process and what it prints; [`statistics`]: what it counts
 //! - [`listeners`]: the sockets; [`watch`]: changes of files; [`journal`]: what is told
@@ -35,6 +36,7 @@ mod access_logs;
 mod admin;
 mod adoption;
 mod announcing;
+pub mod balance;
 pub mod build;
 pub mod cache;
 pub mod child;

@@ -51,6 +51,7 @@ impl Master {
                 if let Err(reason) = self.spawn(key, worker, slot, generation) {
                     if let Some(service) = self.services.get_mut(&key) {
                         service.statistics.release(worker);
+                        service.seating.release(worker);
                         let name = service.name.clone();
                         service.last_failure = Some(reason.clone());
                         self.journal.record(&Fact::SpawnFailed { service: name, slot, generation, reason });
@@ -115,9 +116,18 @@ impl Master {
         let access_log = settings.access_log.as_ref();
         let access_log = access_log.and_then(|log| access_logs::open(log, &mut parcel, &self.journal));
         parcel.extend(service.hand_over.iter().map(|pair| Arc::clone(&pair.take)));
+        let seat = match settings.balance {
+            config::Balance::Requests => None,
+            // Without a page, or a seat, it takes them in turn.
+            config::Balance::Connections => service.seating.admit(id).ok().flatten(),
+        };
+        let balance = seat.map(|(place, page)| {
+            parcel.push(page);
+            place
+        });
         let assign = assign(service, deployable, id, slot, generation, place, listeners);
         let dev = self.dev.as_ref().map(|dev| Box::new(dev.shown(&service.name)));
-        let assign = channel::Assign { access_log, dev, ..assign };
+        let assign = channel::Assign { access_log, balance, dev, ..assign };
         let mut command = Command::new(&self.pinner.binary);
         command.arg0("launcher").args(["worker", &format!("{}/{}", service.name, slot.0)]).envs(&assign.env);
         for variable in sys::notify::VARIABLES {
@@ -331,6 +341,7 @@ impl Master {
             service.last_failure = Some(format!("a worker {reason}"));
         }
         service.statistics.release(id);
+        service.seating.release(id);
         service.statistics.note_exit(worker.slot, Exit { reason: reason.clone(), status, at: Instant::now() });
         self.journal.record(&Fact::Exited {
             worker,
@@ -537,6 +548,7 @@ fn assign(
         },
         drain_timeout: service.pool.limits().drain_timeout,
         takes_over: service.hand_over.is_some(),
+        balance: None,
         dev: None,
         identity: settings.user.as_ref().map(|user| channel::Identity {
             uid: user.uid,

@@ -1,7 +1,7 @@
 //! After every event: what has changed is kept for the next master. First the descriptors, then what names them, then
 //! what nothing names any more is let go.
 //!
-//! Descriptors are named for what they are: `listener3`, `inherited-web` (a socket that the launcher was started with), and of the service with the key 2 `2.page0`, `2.give`, `2.take`,
+//! Descriptors are named for what they are: `listener3`, `inherited-web` (a socket that the launcher was started with), and of the service with the key 2 `2.page0`, `2.balance`, `2.give`, `2.take`,
 //! `2.source5`, `2.loadable5`, `2.worker7.channel`, `.stdout`, `.stderr`, `.pid4711`.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -180,6 +180,9 @@ impl Master {
             keeping.store(&named("give".to_owned()), || Arc::clone(&pair.give));
             keeping.store(&named("take".to_owned()), || Arc::clone(&pair.take));
         }
+        if let Some(page) = service.seating.page() {
+            keeping.store(&named("balance".to_owned()), || Arc::clone(page));
+        }
         for (slot, page, ..) in service.statistics.slots() {
             keeping.store(&named(format!("page{}", slot.0)), || Arc::clone(page));
         }
@@ -276,6 +279,7 @@ impl Master {
             pins,
             generations: generations.collect(),
             hands_over: service.hand_over.is_some(),
+            seats: service.seating.seats().iter().map(|(seat, worker)| (*seat, worker.0)).collect(),
             preparing: match &service.preparation {
                 Preparation::Idle => None,
                 Preparation::Running { trigger: first, next } => Some(trigger(next.as_ref().unwrap_or(first))),

@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
+use super::balance::Seating;
 use super::build::{self, BuildError};
 use super::generation::{PinError, Pinned, Pinner};
 use super::handover::Pair;
@@ -173,6 +174,8 @@ pub struct Service {
     pub pool: Pool,
     /// How its workers pass connections on; without it they close them when they leave.
     pub hand_over: Option<Pair>,
+    /// Where its workers see how many connections the others have.
+    pub seating: Seating,
     /// What its workers run or may return to.
     pub generations: BTreeMap<Generation, Deployable>,
     /// What is being prepared.
@@ -210,6 +213,7 @@ impl Service {
             config,
             pool,
             hand_over: Pair::new().ok(),
+            seating: Seating::default(),
             generations: BTreeMap::new(),
             preparation: Preparation::Idle,
             rollout: None,

@@ -23,7 +23,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use rustix::event::epoll;
+use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, RecvFlags, SocketFlags, sockopt};
 use tokio::io::unix::AsyncFd;
@@ -66,8 +66,18 @@ struct Entry {
     epoll: OwnedFd,
     /// What tokio wrote there: it finds its state of the descriptor by it.
     data: u64,
-    /// The entry is in the epoll.
-    armed: bool,
+    armed: Armed,
+}
+
+/// What the entry in the epoll asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Armed {
+    /// There is none.
+    No,
+    /// Connections, in turn with other processes.
+    Turn,
+    /// To be told of connections that are others'.
+    Watch,
 }
 
 impl Acceptor {
@@ -86,7 +96,7 @@ impl Acceptor {
         if let Some((epoll, data)) = runtime_entry(acceptor.io.get_ref())
             && let Ok(true) = exclusive_works(&epoll, acceptor.io.get_ref(), data)
         {
-            acceptor.entry = Some(Entry { epoll, data, armed: false });
+            acceptor.entry = Some(Entry { epoll, data, armed: Armed::No });
         } else {
             // The attempt may have removed tokio's own entry.
             let Self { io, .. } = acceptor;
@@ -124,7 +134,7 @@ impl Acceptor {
 
     /// As [`accept`](Self::accept). While it is pending this process stands in the wait queue of the listener.
     pub fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(Stream, PeerAddress)>> {
-        self.arm()?;
+        self.arm(Armed::Turn)?;
         loop {
             let mut ready = ready!(self.io.poll_read_ready(cx))?;
             let accepted = accept_one(self.io.get_ref());
@@ -143,14 +153,38 @@ impl Acceptor {
         }
     }
 
+    /// Ready when a connection has come, which is left to others. Until then this process stands beside the wait queue: it
+    /// is woken besides whoever's turn it is. Only for an exclusive registration; ready at once where there is none.
+    ///
+    /// # Errors
+    /// As epoll_ctl(2).
+    pub fn poll_came(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.arm(Armed::Watch)?;
+        let mut ready = ready!(self.io.poll_read_ready(cx))?;
+        ready.clear_ready();
+        drop(ready);
+        self.remove()?;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Whether a connection waits at this moment.
+    pub fn waits(&self) -> bool {
+        let mut polled = [PollFd::new(self.io.get_ref(), PollFlags::IN)];
+        poll(&mut polled, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+    }
+
     /// Leaves the wait queue, so that connections stay in the kernel for others. A connection for which this
     /// process was woken already is returned: nobody else would be woken for it.
     pub fn disarm(&mut self) -> Option<io::Result<(Stream, PeerAddress)>> {
-        if !self.entry.as_ref().is_some_and(|entry| entry.armed) {
+        let armed = self.entry.as_ref().map_or(Armed::No, |entry| entry.armed);
+        if armed == Armed::No {
             return None;
         }
         if let Err(error) = self.remove() {
             return Some(Err(error));
+        }
+        if armed == Armed::Watch {
+            return None;
         }
         match accept_one(self.io.get_ref()) {
             Ok((socket, address)) => Some(self.adopt(socket, address)),
@@ -165,26 +199,31 @@ impl Acceptor {
     /// # Errors
     /// As epoll_ctl(2).
     pub fn nudge(&mut self) -> io::Result<()> {
-        if self.entry.as_ref().is_some_and(|entry| entry.armed) {
-            self.remove()?;
-            self.arm()?;
+        match self.entry.as_ref().map_or(Armed::No, |entry| entry.armed) {
+            Armed::No => Ok(()),
+            armed => {
+                self.remove()?;
+                self.arm(armed)
+            }
         }
-        Ok(())
     }
 
-    fn arm(&mut self) -> io::Result<()> {
+    fn arm(&mut self, wanted: Armed) -> io::Result<()> {
+        if self.entry.as_ref().is_some_and(|entry| entry.armed != wanted && entry.armed != Armed::No) {
+            self.remove()?;
+        }
         if let Some(entry) = &mut self.entry
-            && !entry.armed
+            && entry.armed == Armed::No
         {
-            add_exclusive(&entry.epoll, self.io.get_ref(), entry.data)?;
-            entry.armed = true;
+            add(&entry.epoll, self.io.get_ref(), entry.data, wanted)?;
+            entry.armed = wanted;
         }
         Ok(())
     }
 
     fn remove(&mut self) -> io::Result<()> {
         if let Some(entry) = &mut self.entry {
-            entry.armed = false;
+            entry.armed = Armed::No;
             epoll::delete(&entry.epoll, self.io.get_ref())?;
         }
         Ok(())
@@ -221,9 +260,10 @@ fn accept_one(listener: &OwnedFd) -> Result<(OwnedFd, Option<SocketAddr>), Errno
     }
 }
 
-fn add_exclusive(epoll: &OwnedFd, listener: &OwnedFd, data: u64) -> io::Result<()> {
+fn add(epoll: &OwnedFd, listener: &OwnedFd, data: u64, armed: Armed) -> io::Result<()> {
     // Edge-triggered as tokio expects; the flag refuses EPOLLRDHUP.
-    let flags = epoll::EventFlags::IN | epoll::EventFlags::ET | epoll::EventFlags::EXCLUSIVE;
+    let flags = epoll::EventFlags::IN | epoll::EventFlags::ET;
+    let flags = if armed == Armed::Watch { flags } else { flags | epoll::EventFlags::EXCLUSIVE };
     epoll::add(epoll, listener, epoll::EventData::new_u64(data), flags)?;
     Ok(())
 }
@@ -231,7 +271,7 @@ fn add_exclusive(epoll: &OwnedFd, listener: &OwnedFd, data: u64) -> io::Result<(
 /// Replaces tokio's entry and looks whether the kernel took the flag. Leaves no entry behind.
 fn exclusive_works(epoll: &OwnedFd, listener: &OwnedFd, data: u64) -> io::Result<bool> {
     epoll::delete(epoll, listener)?;
-    add_exclusive(epoll, listener, data)?;
+    add(epoll, listener, data, Armed::Turn)?;
     let inode = rustix::fs::fstat(listener)?.st_ino;
     let taken = entries(epoll.as_raw_fd())?
         .any(|entry| entry.is_for(listener.as_raw_fd(), inode) && entry.events & EXCLUSIVE_BIT != 0);
@@ -440,7 +480,6 @@ mod tests {
     use std::sync::mpsc;
     use std::time::Duration;
 
-    use rustix::event::Timespec;
     use tokio::time::timeout;
 
     use super::*;
@@ -515,6 +554,21 @@ mod tests {
         assert!(matches!(acceptor.disarm(), Some(Ok(_))));
         assert!(asked(&mut acceptor).await.is_pending());
         assert!(acceptor.disarm().is_none(), "nothing has come");
+    }
+
+    #[tokio::test]
+    async fn who_stands_beside_the_queue_is_told_and_takes_nobodys_turn() {
+        let (listener, mut acceptor) = listening();
+        let came = async |acceptor: &mut Acceptor| poll_fn(|cx| Poll::Ready(acceptor.poll_came(cx).is_ready())).await;
+        assert!(!came(&mut acceptor).await && !acceptor.waits());
+        let _client = connect(&listener);
+        timeout(PATIENCE, poll_fn(|cx| acceptor.poll_came(cx))).await.expect("in time").expect("told");
+        assert!(acceptor.waits());
+        assert!(!came(&mut acceptor).await, "once, until it looks again");
+        assert!(acceptor.disarm().is_none(), "it was no turn of its own");
+        let accepted = timeout(PATIENCE, acceptor.accept()).await;
+        accepted.expect("in time").expect("a connection");
+        assert!(!acceptor.waits());
     }
 
     #[tokio::test]

@@ -33,6 +33,7 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
+use crate::channel::balance::Board;
 use crate::channel::statistics::Counters;
 use crate::channel::{self, AccessTo, Assign, Channel, Large, Plugin, ToMaster, ToWorker};
 use crate::sys;
@@ -90,11 +91,17 @@ fn fail(channel: &OwnedFd, reason: String) -> u8 {
 /// Serve until told to drain. An error is why the worker cannot serve, for a person.
 fn serve(channel: &OwnedFd, mut assign: Assign, mut descriptors: Vec<OwnedFd>) -> Result<(), String> {
     let to_file = assign.access_log.as_ref().is_some_and(|log| log.to == AccessTo::File);
-    let optional = usize::from(to_file) + usize::from(assign.takes_over);
+    let optional = usize::from(to_file) + usize::from(assign.takes_over) + usize::from(assign.balance.is_some());
     if descriptors.len() != 2 + assign.listeners.len() + optional {
         return Err("the assignment and its descriptors do not match".to_owned());
     }
     sys::heap::keep_blocks();
+    let board = match assign.balance.and_then(|place| Some((place, descriptors.pop()?))) {
+        Some((place, page)) => {
+            Board::shared(&page, place).map_err(|error| format!("the page of what is open cannot be used: {error}"))?
+        }
+        None => None,
+    };
     let take = if assign.takes_over { descriptors.pop() } else { None };
     let access = match &assign.access_log {
         Some(settings) => Some(access_log(&assign, settings, to_file.then(|| descriptors.pop()).flatten())?),
@@ -135,7 +142,7 @@ fn serve(channel: &OwnedFd, mut assign: Assign, mut descriptors: Vec<OwnedFd>) -
                 let (names, listeners) = assign.listeners.into_iter().zip(listeners).filter(stream).unzip();
                 let assign = Assign { listeners: names, ..assign };
                 let told = (counters, access, pulse);
-                run(channel, assign, (listeners, take), told, plugin, Some(Arc::clone(hub))).await
+                run(channel, assign, (listeners, take, board), told, plugin, Some(Arc::clone(hub))).await
             }
             (Plugin::NativeSocket, _) => {
                 let side = Side::new().map_err(|error| format!("no descriptor to stop it by: {error}"))?;
@@ -159,7 +166,7 @@ fn serve(channel: &OwnedFd, mut assign: Assign, mut descriptors: Vec<OwnedFd>) -
             (Plugin::Wasm(manifest), hub) => {
                 let guest = plugin::wasm::load(loadable, manifest, &assign).await?;
                 let rest = guest.rest();
-                let (at, told) = ((listeners, take), (counters, access, pulse));
+                let (at, told) = ((listeners, take, board), (counters, access, pulse));
                 let served = match hub {
                     None => run(channel, assign, at, told, guest, None).await,
                     Some(hub) => {
@@ -172,7 +179,7 @@ fn serve(channel: &OwnedFd, mut assign: Assign, mut descriptors: Vec<OwnedFd>) -
             }
             (Plugin::Native, hub) => {
                 let native = load_native(&loadable, &assign)?;
-                let (at, told) = ((listeners, take), (counters, access, pulse));
+                let (at, told) = ((listeners, take, board), (counters, access, pulse));
                 let served = match hub {
                     None => run(channel, assign, at, told, native, None).await,
                     Some(hub) => {
@@ -215,7 +222,7 @@ fn duplicate(channel: &OwnedFd) -> Result<OwnedFd, String> {
 async fn run<P: HttpPlugin>(
     channel: &OwnedFd,
     assign: Assign,
-    (listeners, take): (Vec<OwnedFd>, Option<OwnedFd>),
+    (listeners, take, board): (Vec<OwnedFd>, Option<OwnedFd>, Option<Board>),
     (counters, access, pulse): (Counters, Option<Arc<AccessLog>>, Pulse),
     plugin: P,
     hub: Option<Arc<Hub>>,
@@ -236,6 +243,9 @@ async fn run<P: HttpPlugin>(
         .map_err(|error| format!("the listeners cannot be served: {error}"))?;
     if let Some(take) = take {
         server.take_over(take).map_err(|error| format!("connections cannot be taken over: {error}"))?;
+    }
+    if let Some(board) = board {
+        server.balance(board);
     }
 
     let life = Life { channel, said: Arc::default(), wish, left };

@@ -31,6 +31,7 @@ mod proxied;
 mod sandbox;
 mod serving;
 mod sockets;
+mod spread;
 mod static_files;
 mod statistics;
 mod steering;

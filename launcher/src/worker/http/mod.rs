@@ -26,6 +26,7 @@
 //! are not offered to plugins.
 
 pub mod access;
+mod balance;
 mod body;
 mod connection;
 mod exchange;

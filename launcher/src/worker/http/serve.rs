@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{
     AtomicBool, AtomicU64, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
 };
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -19,12 +19,14 @@ use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
 
 use super::access::{self, AccessLog};
+use super::balance::{Balance, Turn};
 use super::handover::{self, Arrival, Arrived, Departure, Ended, Errand, Origin, Receiver};
 use super::track::Track;
 use super::{Event, HEAD_MAX, Peer, Report, connection};
+use crate::channel::balance::Board;
 use crate::channel::statistics::Counters;
 use crate::channel::{self, Limits};
-use crate::sys::accept::{self, Acceptor, PeerAddress, Stream};
+use crate::sys::accept::{self, Acceptor, PeerAddress, Registration, Stream};
 use crate::worker::plugin::HttpPlugin;
 
 /// First pause after an accept that failed for want of a resource, doubled up to [`PAUSE_MAX`].
@@ -48,6 +50,8 @@ pub struct Server<P> {
     turn: usize,
     /// Where connections of workers that leave come from.
     receiver: Option<Receiver>,
+    /// Whose turn the next connection is, if the one with the fewest should have it.
+    balance: Option<Balance>,
 }
 
 /// What all connections of a server use.
@@ -126,6 +130,8 @@ pub(super) struct Seats {
     left: AtomicBool,
     /// The accept loop waits for a seat to become free.
     watched: AtomicBool,
+    /// Where it is told how many are taken, if others want to know.
+    board: OnceLock<Board>,
     wake: Notify,
 }
 
@@ -138,6 +144,19 @@ impl std::fmt::Debug for Seats {
 impl Seats {
     fn taken(&self) -> MutexGuard<'_, HashMap<u64, Arc<Track>>> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn say(&self, open: usize) {
+        if let Some(board) = self.board.get() {
+            board.say(open);
+        }
+    }
+
+    /// Whether others may wait for this worker to take connections.
+    fn takes(&self, takes: bool) {
+        if let Some(board) = self.board.get() {
+            board.takes(takes, self.taken().len());
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -182,7 +201,11 @@ struct Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.seats.taken().remove(&self.id);
+        let mut taken = self.seats.taken();
+        taken.remove(&self.id);
+        let open = taken.len();
+        drop(taken);
+        self.seats.say(open);
         self.counters.open.fetch_sub(1, Relaxed);
         if self.seats.watched.load(Acquire) {
             self.seats.wake.notify_one();
@@ -194,6 +217,8 @@ enum Next {
     /// Look at the orders and the seats again.
     Woken,
     Accepted(usize, io::Result<(Stream, PeerAddress)>),
+    /// A connection has come that is another worker's.
+    Came,
     /// Connections of a worker that leaves may wait.
     Arriving,
     PauseOver,
@@ -233,7 +258,7 @@ impl<P: HttpPlugin> Server<P> {
         let ungreeted = Mutex::default();
         let shared =
             Arc::new(Shared { plugin, limits, counters, begun, http, report, ungreeted, access, seats, listeners });
-        Ok((Self { shared, doors, turn: 0, receiver: None }, control))
+        Ok((Self { shared, doors, turn: 0, receiver: None, balance: None }, control))
     }
 
     /// Take connections over that workers which leave pass on; `take` is the receiving end of the service's pair.
@@ -245,6 +270,14 @@ impl<P: HttpPlugin> Server<P> {
         Ok(())
     }
 
+    /// Leave connections to workers that have fewer; `board` is what they say of themselves.
+    pub fn balance(&mut self, board: Board) {
+        // Without an exclusive registration the kernel wakes everybody for everything: nothing can be left to others.
+        if self.doors.iter().all(|door| door.acceptor.registration() == Registration::Exclusive) {
+            self.balance = self.shared.seats.board.set(board).is_ok().then(Balance::default);
+        }
+    }
+
     /// Accepts and serves until told to drain, then until the last connection is closed. Nothing that happens on a
     /// connection or at an accept ends it earlier.
     pub async fn serve(mut self) {
@@ -252,6 +285,8 @@ impl<P: HttpPlugin> Server<P> {
         let limit = usize::try_from(self.shared.limits.connections.max(1)).unwrap_or(usize::MAX);
         let mut pause: Option<(Duration, Instant)> = None;
         let mut failing = false;
+        // Connections are left to others.
+        let mut aside = false;
         let mut no_room: Option<Instant> = None;
         let mut receiver = self.receiver.take();
         // A task behind those of each message: when it has run, they have begun.
@@ -268,21 +303,29 @@ impl<P: HttpPlugin> Server<P> {
             }
             seats.watched.store(true, Release);
             let full = seats.taken().len() >= limit;
-            seats.watched.store(full, Release);
-            if full {
+            let paused = pause.map(|(_, until)| until).filter(|until| *until > Instant::now());
+            let accepting = !full && paused.is_none();
+            seats.takes(accepting);
+            let turn = if accepting { self.whose_turn() } else { Turn::Mine };
+            seats.watched.store(full || turn != Turn::Mine, Release);
+            if full || turn != Turn::Mine && !std::mem::replace(&mut aside, true) {
                 self.leave_queues();
             }
-            let accepting = !full && pause.is_none_or(|(_, until)| until <= Instant::now());
-            let paused_until = pause.map_or_else(Instant::now, |(_, until)| until);
+            aside &= turn != Turn::Mine;
+            let later = match turn {
+                Turn::Later(until) => Some(until),
+                Turn::Mine | Turn::Others => paused,
+            };
             let next = tokio::select! {
                 biased;
                 () = seats.wake.notified() => Next::Woken,
                 () = arriving(&receiver, no_room), if !full => Next::Arriving,
-                (door, accepted) = poll_fn(|cx| self.poll_accept(cx)), if accepting => Next::Accepted(door, accepted),
-                () = sleep_until(paused_until), if !full && !accepting => Next::PauseOver,
+                next = poll_fn(|cx| self.poll_doors(cx, turn)), if accepting => next,
+                () = sleep_until(later.unwrap_or_else(Instant::now)), if !full && later.is_some() => Next::PauseOver,
             };
             match next {
                 Next::Woken | Next::PauseOver => {}
+                Next::Came => self.leave_to_others(),
                 Next::Arriving => {
                     if let Some(receiver) = &mut receiver {
                         let arrived = self.shared.arrive(receiver);
@@ -318,6 +361,7 @@ impl<P: HttpPlugin> Server<P> {
                 }
             }
         }
+        seats.takes(false);
         self.leave_queues();
         self.doors.clear();
         seats.watched.store(true, Release);
@@ -328,6 +372,41 @@ impl<P: HttpPlugin> Server<P> {
             return;
         }
         close(&self.shared, receiver).await;
+    }
+
+    fn whose_turn(&mut self) -> Turn {
+        let seats = &self.shared.seats;
+        match (&mut self.balance, seats.board.get()) {
+            (Some(balance), Some(board)) => {
+                let waits = || self.doors.iter().any(|door| door.acceptor.waits());
+                balance.turn(board, seats.taken().len(), Instant::now(), waits)
+            }
+            _ => Turn::Mine,
+        }
+    }
+
+    fn leave_to_others(&mut self) {
+        let seats = &self.shared.seats;
+        if let (Some(balance), Some(board)) = (&mut self.balance, seats.board.get()) {
+            balance.came(board, seats.taken().len(), Instant::now());
+        }
+    }
+
+    fn poll_doors(&mut self, cx: &mut Context<'_>, turn: Turn) -> Poll<Next> {
+        match turn {
+            Turn::Mine => self.poll_accept(cx).map(|(door, accepted)| Next::Accepted(door, accepted)),
+            Turn::Later(_) => Poll::Pending,
+            Turn::Others => {
+                for door in &mut self.doors {
+                    match door.acceptor.poll_came(cx) {
+                        Poll::Pending => {}
+                        // One that cannot be watched is looked at after a while, as if something had come.
+                        Poll::Ready(_) => return Poll::Ready(Next::Came),
+                    }
+                }
+                Poll::Pending
+            }
+        }
     }
 
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<(usize, io::Result<(Stream, PeerAddress)>)> {
@@ -427,7 +506,11 @@ impl<P: HttpPlugin> Shared<P> {
         let access = access.as_ref().map(|log| Box::new(access::Watch::new(log, &peer)));
         let track = Arc::new(Track::new(peer, report.clone(), access));
         let id = seats.last.fetch_add(1, Relaxed);
-        seats.taken().insert(id, track.clone());
+        let mut taken = seats.taken();
+        taken.insert(id, track.clone());
+        let open = taken.len();
+        drop(taken);
+        seats.say(open);
         counters.open.fetch_add(1, Relaxed);
         let seat = Seat { id, seats: seats.clone(), counters };
         let (shared, its_track) = (self.clone(), track.clone());

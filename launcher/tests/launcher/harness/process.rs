@@ -114,6 +114,11 @@ pub(crate) fn sockets(pid: u32) -> usize {
     descriptors.filter_map(Result::ok).filter(|descriptor| socket(&descriptor.path())).count()
 }
 
+/// Its state as ps(1) shows it, such as `T (stopped)`.
+pub(crate) fn state(pid: u32) -> Option<String> {
+    status(pid, "State:")
+}
+
 fn tasks(pid: u32) -> Vec<String> {
     let Ok(entries) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
     entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect()
