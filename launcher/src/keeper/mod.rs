@@ -98,7 +98,7 @@ struct Keeper {
     master: Option<Master>,
     /// When the next master is started, if it has to wait.
     due: Option<Instant>,
-    /// Some master has served: there is something to survive for.
+    /// Some master has served, and what it has is kept: there is something to survive for.
     served: bool,
     /// Orders that no master has heard.
     orders: Vec<Signal>,
@@ -140,7 +140,9 @@ impl Keeper {
             kept: BTreeMap::new(),
             master: None,
             due: None,
-            served: !matches!(start, Start::First { .. }),
+            // One that a master has made has nothing yet: it is told when it has everything. Another master could not go
+            // on with a part of it.
+            served: matches!(start, Start::Again { .. }),
             orders: Vec::new(),
             passed: Vec::new(),
             news: Vec::new(),

@@ -136,13 +136,20 @@ impl Master {
         }
         let count = services.len();
         let mut found: Vec<Found> = Vec::new();
-        let mut preparing = Vec::new();
+        let (mut preparing, mut lost) = (Vec::new(), Vec::new());
         let (mut last_worker, mut last_pin) = (0, 0);
         for (key, then) in services {
             last_worker = last_worker.max(then.last_worker);
             last_pin = last_pin.max(then.last_pin);
             preparing.extend(then.preparing.clone().map(|trigger| (key, trigger)));
-            let service = restore(key, then, &mut estate, &mut found, clock, master.seed(key));
+            let generations = then.generations.len();
+            let mut service = restore(key, then, &mut estate, &mut found, clock, master.seed(key));
+            if service.generations.len() < generations {
+                // Its pool would start workers that cannot be started, for ever. Those that run are let go.
+                found.retain(|(_, of, ..)| *of != key);
+                service = service.anew(master.seed(key), Instant::now());
+                lost.push(key);
+            }
             master.services.insert(key, service);
         }
         master.ids = Ids::after(last_worker);
@@ -190,6 +197,12 @@ impl Master {
         }
         master.tell_keeper(ToKeeper::Serves);
         master.catch_up(preparing, clock);
+        if !matches!(master.phase, Phase::Stopping(_)) {
+            for key in lost {
+                let why = "its plugin's bytes were not kept for this master";
+                master.prepare(key, Trigger::new(why), Missing::Fail);
+            }
+        }
         match (launcher.upgrade, refused) {
             (program, Some(reason)) => master.not_upgraded(program, reason),
             (Some(program), None) => master.on_taken_over(program),

@@ -5,10 +5,10 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, ExitStatus, Stdio};
 use std::{ffi::OsString, io};
 
-use super::Master;
 use super::journal::Fact;
 use super::kept::News;
 use super::systemd::Systemd;
+use super::{Master, Phase};
 use crate::keeping::{ToKeeper, ToMaster};
 use crate::sys::{self, passing};
 
@@ -39,6 +39,11 @@ impl Master {
             News::Gone => match self.replace_keeper() {
                 Ok(pid) => {
                     self.remember_everything();
+                    // In the order of the socket: from here on it has what another master needs. One that does not
+                    // serve yet says it when it does.
+                    if self.phase != Phase::Starting {
+                        self.tell_keeper(ToKeeper::Serves);
+                    }
                     self.journal.record(&Fact::KeeperReplaced { keeper: pid });
                 }
                 Err(error) => {

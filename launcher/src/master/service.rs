@@ -230,6 +230,12 @@ impl Service {
         }
     }
 
+    /// The same service without generations and workers. Numbers go on.
+    pub fn anew(self, seed: u64, now: Instant) -> Service {
+        let Service { name, config, intent, last_generation, .. } = self;
+        Service { intent, last_generation, ..Service::new(name, config, seed, now) }
+    }
+
     /// It is meant to run.
     pub fn runs(&self) -> bool {
         matches!(self.intent, Intent::Run)

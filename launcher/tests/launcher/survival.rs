@@ -260,6 +260,48 @@ fn the_death_of_the_keeper_is_answered_by_another_one_and_then_that_of_the_maste
     assert!(tally.failed.iter().all(|failure| tally.answered > 0 && !failure.is_empty()));
 }
 
+/// Processes that were started with the configuration of this site.
+fn launchers(site: &Site) -> Vec<u32> {
+    let config = site.path("config.yaml").into_os_string().into_encoded_bytes();
+    let of_site = |pid: &u32| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line.split(|byte| *byte == 0).any(|argument| argument == config)
+    };
+    let all = fs::read_dir("/proc")
+        .expect("it is mounted")
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    all.filter(of_site).filter(|pid| process::runs(*pid)).collect()
+}
+
+#[test]
+fn whoever_kills_keeper_and_master_at_once_finds_a_launcher_that_serves_or_none() {
+    // The master starts another keeper as soon as it sees that it has none: the second kill meets every stage of that.
+    for microseconds in [0, 300, 1_000, 2_000, 3_000, 4_000, 5_000, 6_000, 8_000, 12_000] {
+        let site = Site::new();
+        let launcher = hello(&site, HELLO);
+        let workers = launcher.workers(2);
+        let master = launcher.master();
+        send(launcher.pid(), Signal::SIGKILL);
+        let then = Instant::now() + Duration::from_micros(microseconds);
+        while Instant::now() < then {
+            std::hint::spin_loop();
+        }
+        send(master, Signal::SIGKILL);
+        let gone = || launchers(&site).is_empty() && workers.iter().all(|pid| !process::runs(*pid));
+        let control = format!("unix:{}", site.path(".launcher/control.sock").display());
+        let status = || {
+            let answer = Connection::open(&control)?.request("GET", "/v1/services/hello", &[], b"")?;
+            Ok::<Value, std::io::Error>(serde_json::from_str(&answer.text())?)
+        };
+        let served = || status().is_ok_and(|service| service["state"] == "serving");
+        assert!(eventually(|| gone() || served()), "after {microseconds} µs: {}", launcher.story());
+        for pid in launchers(&site) {
+            let _ = kill(Pid::from_raw(pid as i32), Signal::SIGTERM);
+        }
+        assert!(eventually(gone), "after {microseconds} µs: {:?}, {}", launchers(&site), launcher.story());
+    }
+}
+
 #[test]
 fn a_signal_that_comes_while_there_is_no_master_reaches_the_next_one() {
     let site = Site::new();
