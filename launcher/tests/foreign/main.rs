@@ -7,20 +7,30 @@
 #[expect(dead_code, unused_imports, reason = "these tests use a part of the harness")]
 mod harness;
 
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::Command;
 
 use harness::Site;
+use harness::control::Control;
 use harness::http::fetch;
 use harness::projects::{develop, edited, passes, project};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
-/// Serves one component and asks it twice: the second answer shows that the first request left it whole.
-fn served(component: &str, target: &str, good: impl Fn(&str) -> bool) {
+/// Copies a component to where it is served.
+fn copy(component: &str, site: &Site) {
     let directory = std::env::var_os("LAUNCHER_FOREIGN_COMPONENTS")
         .map(PathBuf::from)
         .expect("run scripts/slow-tests: it makes the components and sets LAUNCHER_FOREIGN_COMPONENTS");
-    let site = Site::new();
     std::fs::copy(directory.join(component), site.path(component)).expect("copy the component");
+}
+
+/// Serves one component and asks it twice: the second answer shows that the first request left it whole.
+fn served(component: &str, target: &str, good: impl Fn(&str) -> bool) {
+    let site = Site::new();
+    copy(component, &site);
     let mut launcher = site.run(&format!("services: {{ foreign: {{ plugin: {component}, listen: 127.0.0.1:0 }} }}"));
     let address = launcher.address("foreign");
     for _ in 0..2 {
@@ -68,4 +78,28 @@ fn a_handler_of_wasi_0_3_by_componentize_qjs_is_served() {
 #[test]
 fn a_handler_by_componentize_py_is_served() {
     served("componentize-py.wasm", "/some/path", |text| text == "Hello from Python: /some/path\n");
+}
+
+#[test]
+fn a_program_by_componentize_py_owns_its_socket() {
+    let site = Site::new();
+    copy("python-program.wasm", &site);
+    let mut launcher =
+        site.run("services: { foreign: { plugin: python-program.wasm, listen: 127.0.0.1:0, workers: 2 } }");
+    let address = launcher.address("foreign");
+    let greeted = || {
+        let stream = TcpStream::connect(&address).expect("connect");
+        (&stream).write_all(b"you\n").expect("send");
+        let mut answer = String::new();
+        BufReader::new(&stream).read_line(&mut answer).expect("an answer");
+        assert_eq!(answer, "Hello from Python: you\n", "{}", launcher.story());
+    };
+    greeted();
+    let mark = launcher.mark();
+    kill(Pid::from_raw(launcher.workers(2)[0] as i32), Signal::SIGKILL).expect("kill a worker");
+    greeted();
+    launcher.wait_after(mark, "ready", |event| event.is("ready"));
+    Control::of(&site).post("/v1/services/foreign/restart?wait=true");
+    greeted();
+    launcher.stop();
 }

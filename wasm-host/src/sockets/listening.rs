@@ -67,6 +67,13 @@ impl Listening {
         !self.lock().kept.is_empty()
     }
 
+    /// Has whoever waits for a connection look again.
+    pub(super) fn wake(&self) {
+        if let Some(waker) = self.lock().waker.take() {
+            waker.wake();
+        }
+    }
+
     /// Lets the socket go, but for a connection for which this process was woken.
     pub(super) fn close(&self) {
         let mut state = self.lock();
@@ -120,7 +127,7 @@ impl Claim {
         if !state.kept.is_empty() {
             return Poll::Ready(());
         }
-        if self.sockets.has_room(cx) {
+        if self.sockets.has_room() {
             while let Some(accepted) = state.poll_accept(cx) {
                 if let Ok(stream) = accepted {
                     state.kept.push_back(stream);
@@ -167,13 +174,19 @@ impl State {
     }
 }
 
-impl Drop for Claim {
-    fn drop(&mut self) {
+impl Claim {
+    /// Leaves the queue of the socket: the guest is not interested any more, for now.
+    pub(super) fn leave(&self) {
         let mut state = self.listening.lock();
-        state.claimed = false;
-        // It does not stand in the queue for a guest that is not interested.
         if let Some(Ok((stream, _))) = state.accept.as_mut().and_then(|accept| accept.leave()) {
             state.kept.push_back(stream);
         }
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.leave();
+        self.listening.lock().claimed = false;
     }
 }

@@ -9,7 +9,7 @@
 //!
 //! - `listening`, `datagrams`: the inherited sockets, which outlive what the guest makes of them
 //! - `tcp`, `udp`: a socket of a guest, of whichever version; `connection`: an established one; `options` of both
-//! - `p2_tcp`, `p2_udp`, `p3`: the interfaces of 0.2 and 0.3 on top of them; `bindings` their generated half
+//! - `p2_tcp`, `p2_udp`, `p3` and `p3_types`: the interfaces of 0.2 and 0.3 on top of them; `bindings` their generated half
 //!
 //! Addresses are compared whole: a program that is given `127.0.0.1:80` may not bind `0.0.0.0:80`. Every other bind and
 //! connect is denied, as far as `wasm.network` does not name the peer.
@@ -22,6 +22,7 @@ mod options;
 pub(crate) mod p2_tcp;
 pub(crate) mod p2_udp;
 pub(crate) mod p3;
+mod p3_types;
 pub(crate) mod tcp;
 pub(crate) mod udp;
 
@@ -30,7 +31,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::Notify;
@@ -93,8 +94,6 @@ pub(crate) struct Sockets {
     /// Accepted connections that may be open at once.
     limit: usize,
     open: AtomicUsize,
-    /// Accepts that wait for an open connection to end.
-    crowded: Mutex<Vec<Waker>>,
     draining: AtomicBool,
     /// Inherited sockets that the program has not begun to use.
     unused: AtomicUsize,
@@ -126,7 +125,6 @@ impl Sockets {
             output,
             limit,
             open: AtomicUsize::new(0),
-            crowded: Mutex::default(),
             draining: AtomicBool::new(false),
             unused,
             used: Notify::new(),
@@ -188,13 +186,9 @@ impl Sockets {
         self.is_draining() && self.open.load(Relaxed) == 0 && self.listeners.iter().all(|one| !one.has_kept())
     }
 
-    /// Whether there is room for one more connection; if not, `cx` is woken when there may be.
-    fn has_room(&self, cx: &mut Context<'_>) -> bool {
-        if self.open.load(Relaxed) < self.limit {
-            return true;
-        }
-        self.crowded.lock().unwrap_or_else(PoisonError::into_inner).push(cx.waker().clone());
-        false
+    /// Whether there is room for one more connection.
+    fn has_room(&self) -> bool {
+        self.open.load(Relaxed) < self.limit
     }
 
     fn listener(&self, address: SocketAddr) -> Option<&Arc<Listening>> {
@@ -246,10 +240,11 @@ impl Open {
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Relaxed);
+        let before = self.0.open.fetch_sub(1, Relaxed);
         self.0.observer.closed();
-        let crowded = std::mem::take(&mut *self.0.crowded.lock().unwrap_or_else(PoisonError::into_inner));
-        crowded.into_iter().for_each(Waker::wake);
+        if before >= self.0.limit {
+            self.0.listeners.iter().for_each(|listening| listening.wake());
+        }
     }
 }
 

@@ -255,6 +255,13 @@ impl Listener {
     }
 }
 
+impl Drop for Listener {
+    fn drop(&mut self) {
+        // The guest may keep the socket, from which it can accept no more.
+        self.claim.leave();
+    }
+}
+
 fn poll_accept(
     claim: &Claim,
     sockets: &Arc<Sockets>,
