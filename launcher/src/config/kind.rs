@@ -68,7 +68,11 @@ impl Service {
                 let given = self.http_keys.0.iter().filter(|(key, _)| !obeyed(key));
                 let proxied = self.listen.iter().filter(|listen| listen.proxy_protocol);
                 let proxied = proxied.map(|listen| self.no_http("listen: proxy_protocol", &listen.at));
-                given.map(|(key, at)| self.no_http(key, at)).chain(proxied).collect()
+                let unix = self.listen.iter().filter(|listen| {
+                    kind == PluginKind::Program && matches!(listen.address, Address::Unix { .. } | Address::Abstract(_))
+                });
+                let unix = unix.map(|listen| self.not_for_a_program(&listen.at, "a Unix socket"));
+                given.map(|(key, at)| self.no_http(key, at)).chain(proxied).chain(unix).collect()
             }
         }
     }
@@ -77,6 +81,13 @@ impl Service {
         let message =
             format!("{key}: has no effect: {} owns its sockets, and the launcher speaks no HTTP for it", self.plugin);
         Diagnostic::error(at.0.clone(), message).help("remove it; what it asks for is the plugin's own business")
+    }
+
+    /// The complaint about a place that is a socket of this kind, for a WASM program.
+    pub fn not_for_a_program(&self, at: &At, socket: &str) -> Diagnostic {
+        let message = format!("{} is a WASM program, which cannot listen on {socket}", self.plugin);
+        Diagnostic::error(at.0.clone(), message)
+            .help("WASI has sockets of TCP and UDP only: listen on HOST:PORT or udp://HOST:PORT")
     }
 
     /// The complaint about a place that is a socket of this kind, for a plugin that answers HTTP.

@@ -7,6 +7,7 @@ use super::listeners::Key;
 use super::service::PrepareError;
 use crate::channel::Plugin;
 use crate::config::{self, PluginKind};
+use crate::sys::socket_kind::Kind;
 
 impl Master {
     /// What stands in the way of serving this plugin with these settings, each with its place in the file.
@@ -18,11 +19,16 @@ impl Master {
             Plugin::Wasm(_) | Plugin::Native => PluginKind::Http,
         };
         let mut problems = settings.misfits(kind);
-        if kind == PluginKind::Http && problems.is_empty() {
+        if problems.is_empty() {
             let held = settings.listen.iter().zip(Key::of(service, &settings.listen));
-            let other = held.filter_map(|(listen, key)| Some((listen, self.listeners.kind(&key)?)));
-            let other = other.filter(|(_, socket)| !socket.is_stream());
-            problems.extend(other.map(|(listen, socket)| settings.not_for_http(&listen.at, socket.name())));
+            let held = held.filter_map(|(listen, key)| Some((listen, self.listeners.kind(&key)?)));
+            problems.extend(held.filter_map(|(listen, socket)| match kind {
+                PluginKind::Http if !socket.is_stream() => Some(settings.not_for_http(&listen.at, socket.name())),
+                PluginKind::Program if !matches!(socket, Kind::Tcp | Kind::Udp) => {
+                    Some(settings.not_for_a_program(&listen.at, socket.name()))
+                }
+                PluginKind::Http | PluginKind::Program | PluginKind::Socket => None,
+            }));
         }
         match problems.is_empty() {
             true => Ok(()),

@@ -17,17 +17,18 @@ use std::time::Duration;
 use std::{fmt, io};
 
 use tokio::net::TcpStream;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
 use tokio::time::sleep;
 use wasm_host::{Accept, Control, Given, Inherited, Manifest, Observer};
 
 use super::plugin::wasm;
 use super::pulse::Pulse;
 use super::recycle::{self, Memory, Wish};
-use super::{Said, duplicate};
+use super::{Life, Steered, duplicate};
 use crate::channel::statistics::Counters;
-use crate::channel::{Assign, Channel, Large, ToMaster, ToWorker};
+use crate::channel::{Assign, Channel};
 use crate::sys::accept::{Acceptor, PeerAddress, Stream, concerns_one_connection};
+use crate::sys::socket_kind::Kind;
 
 /// After this long the worker says what its program does not listen on: whoever wrote it waits for that word.
 const HESITATION: Duration = Duration::from_secs(2);
@@ -42,49 +43,23 @@ pub(super) async fn serve(
 ) -> Result<(), String> {
     let channel = duplicate(channel)?;
     let channel = Arc::new(Channel::new(channel).map_err(|error| format!("the channel cannot be used: {error}"))?);
-    let wish = Wish::default();
+    let life = Life { channel, said: Arc::default(), wish: Wish::default(), left: Arc::default() };
     let given = given(&assign, listeners)?;
     name_listeners(&mut assign, &given);
-    let observer = Told { counters, memory: Memory::of(&assign.limits, &wish) };
+    let observer = Told { counters, memory: Memory::of(&assign.limits, &life.wish) };
     let connections = assign.limits.connections as usize;
     let program = wasm::load_program(compiled, manifest, &assign, given, connections, Box::new(observer))?;
     let control = program.control();
+    let steering = Steering { control: control.clone(), left: Arc::clone(&life.left) };
+    life.live(steering, pulse, recycle::max_lifetime(&assign.limits, assign.worker), None, None)?;
 
-    let mut terminate =
-        signal(SignalKind::terminate()).map_err(|error| format!("signals cannot be handled: {error}"))?;
-    // Sent to a whole terminal or group they are meant for the master; it tells its workers what to do.
-    let _ignored = [SignalKind::interrupt(), SignalKind::hangup()].map(signal);
-    let (leaving, draining) = (wish.clone(), control.clone());
-    tokio::spawn(async move {
-        // As for HTTP: whoever sends it wants this process gone, and the master replaces it first.
-        let mut asked = false;
-        while terminate.recv().await.is_some() {
-            if asked {
-                draining.drain();
-            }
-            leaving.tell("it was sent TERM".to_owned());
-            asked = true;
-        }
-    });
-    let said = Arc::new(Said::default());
-    let lifetime = recycle::max_lifetime(&assign.limits, assign.worker);
-    tokio::spawn({
-        let (channel, said) = (Arc::clone(&channel), Arc::clone(&said));
-        async move {
-            let reason = wish.reached(lifetime).await;
-            let reason = said.wish.get_or_init(|| reason).clone();
-            drop(channel.send(&ToMaster::Recycle { reason }, &[]).await);
-        }
-    });
-    tokio::spawn(obey(Arc::clone(&channel), control.clone(), Arc::clone(&said)));
-
-    let mut life = pin!(program.run());
+    let mut running = pin!(program.run());
     let ended = tokio::select! {
         biased;
-        ended = &mut life => ended,
-        ready = say_ready(&control, &channel, &said, pulse) => {
-            ready?;
-            life.await
+        ended = &mut running => ended,
+        () = serves(&control) => {
+            life.ready().await?;
+            running.await
         }
     };
     ended.map_err(|reason| {
@@ -94,28 +69,52 @@ pub(super) async fn serve(
     })
 }
 
+/// A program as the master steers it.
+#[derive(Clone)]
+struct Steering {
+    control: Control,
+    left: Arc<Notify>,
+}
+
+impl Steered for Steering {
+    fn drain(&self) {
+        self.control.drain();
+        self.left.notify_one();
+    }
+
+    fn hand_over(&self, _give: OwnedFd, _successors: u32) {
+        // Only HTTP tells where a connection could be passed on.
+        self.drain();
+    }
+
+    fn nudge(&self) {
+        self.control.nudge();
+    }
+}
+
 /// The sockets that the program may bind.
 fn given(assign: &Assign, listeners: Vec<OwnedFd>) -> Result<Vec<Given>, String> {
     let mut given = Vec::new();
     for (listener, socket) in assign.listeners.iter().zip(listeners) {
         let unusable = |error: io::Error| format!("{} cannot be served: {error}", listener.address);
-        let address = listener.address.as_str();
-        let (is_udp, address) = match address.strip_prefix("udp://") {
-            Some(address) => (true, address),
-            None => (false, address),
-        };
-        let address: SocketAddr = address.parse().map_err(|_| {
-            format!(
-                "{} is nothing that a WASM program can listen on: WASI has sockets of TCP and UDP only",
-                listener.address
-            )
-        })?;
-        let socket = if is_udp {
-            let socket = std::net::UdpSocket::from(socket);
-            socket.set_nonblocking(true).map_err(unusable)?;
-            Inherited::Udp(tokio::net::UdpSocket::from_std(socket).map_err(unusable)?)
-        } else {
-            Inherited::Tcp(Box::new(Queue(Acceptor::new(socket).map_err(unusable)?)))
+        let address = listener.address.strip_prefix("udp://").unwrap_or(&listener.address);
+        let address: SocketAddr = address.parse().map_err(|_| format!("{address} is no address of TCP or UDP"))?;
+        let socket = match listener.kind {
+            Kind::Tcp => {
+                // On unless the configuration says otherwise: WASI has no option by which a program could ask for it.
+                let acceptor = Acceptor::new(socket).map_err(unusable)?;
+                if listener.nodelay == Some(false) {
+                    acceptor.collect_small_writes().map_err(unusable)?;
+                }
+                Inherited::Tcp(Box::new(Queue(acceptor)))
+            }
+            Kind::Udp => {
+                let socket = std::net::UdpSocket::from(socket);
+                socket.set_nonblocking(true).map_err(unusable)?;
+                Inherited::Udp(tokio::net::UdpSocket::from_std(socket).map_err(unusable)?)
+            }
+            // The master refuses such a service.
+            other => return Err(format!("{address} is {}, of which WASI has none", other.name())),
         };
         given.push(Given { address, socket });
     }
@@ -138,8 +137,8 @@ fn name_listeners(assign: &mut Assign, given: &[Given]) {
     }
 }
 
-/// Says ready when the program is.
-async fn say_ready(control: &Control, channel: &Arc<Channel>, said: &Said, pulse: Pulse) -> Result<(), String> {
+/// Waits until the program listens on everything.
+async fn serves(control: &Control) {
     let mut serves = pin!(control.serves());
     tokio::select! {
         () = &mut serves => {}
@@ -149,28 +148,6 @@ async fn say_ready(control: &Control, channel: &Arc<Channel>, said: &Said, pulse
             // Nobody is left to tell if it fails.
             let _ = io::stderr().write_all(line.as_bytes());
             serves.await;
-        }
-    }
-    tokio::spawn(pulse.beat(Arc::clone(channel)));
-    said.ready.store(true, Ordering::Relaxed);
-    channel.send(&ToMaster::Ready, &[]).await.map_err(|error| error.to_string())
-}
-
-/// Follow the master's orders, until it is gone.
-async fn obey(channel: Arc<Channel>, control: Control, said: Arc<Said>) {
-    loop {
-        match channel.receive::<ToWorker>(Large::Accepted).await {
-            // Connections stay here: only HTTP tells where one could be passed on.
-            Ok(Some((ToWorker::Drain { .. }, _))) => {
-                control.drain();
-                said.left.store(true, Ordering::Relaxed);
-                drop(channel.send(&ToMaster::NotAccepting, &[]).await);
-            }
-            Ok(Some((ToWorker::Nudge, _))) => control.nudge(),
-            Ok(Some((ToWorker::Repeat, _))) => said.again(&channel).await,
-            // What concerns HTTP alone, or is of a later version.
-            Ok(Some(_)) => {}
-            Ok(None) | Err(_) => return control.drain(),
         }
     }
 }
@@ -226,12 +203,16 @@ impl Observer for Told {
     fn accepted(&self) {
         self.counters.accepted.fetch_add(1, Ordering::Relaxed);
         self.counters.open.fetch_add(1, Ordering::Relaxed);
-        if let Some(memory) = &self.memory {
-            memory.look();
-        }
+        self.received();
     }
 
     fn closed(&self) {
         self.counters.open.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    fn received(&self) {
+        if let Some(memory) = &self.memory {
+            memory.look();
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{self, BufRead, BufReader, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread::JoinHandle;
@@ -423,4 +423,137 @@ fn much_data_goes_both_ways_at_the_pace_of_the_reader() {
     slow.reader.read_until(b'\n', &mut answer).expect("the whole answer");
     assert_eq!(answer.len(), BYTES + 1);
     assert_eq!(slow.ask(&"y".repeat(1_000_000)).expect("an answer").len(), 1_000_000);
+}
+
+/// A question by datagram, and its answer.
+fn ask_by_datagram(address: &str, text: &str) -> io::Result<String> {
+    let socket = UdpSocket::bind("127.0.0.1:0")?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.send_to(text.as_bytes(), address)?;
+    let mut answer = [0; 4096];
+    let (length, from) = socket.recv_from(&mut answer)?;
+    assert_eq!(from.to_string(), address, "somebody else answers");
+    Ok(String::from_utf8_lossy(&answer[..length]).into_owned())
+}
+
+const DATAGRAMS: &str = "
+services:
+  lines:
+    plugin: lines.wasm
+    listen: { name: datagrams, address: \"udp://127.0.0.1:0\" }
+    workers: 2
+";
+
+/// Datagrams are answered by all workers of a service, while they are killed and replaced, too.
+fn datagrams(component: &[u8]) {
+    let site = Site::alone();
+    site.write("lines.wasm", component);
+    let mut launcher = site.run(DATAGRAMS);
+    let address = launcher.address("lines");
+    let address = address.strip_prefix("udp://").expect("an address of UDP").to_owned();
+    for number in 0..100 {
+        let text = format!("datagram {number}");
+        assert_eq!(ask_by_datagram(&address, &text).expect("an answer"), text);
+    }
+    let (stop, asking) = (Arc::new(AtomicBool::new(false)), address.clone());
+    let stopped = Arc::clone(&stop);
+    let client = std::thread::spawn(move || {
+        let mut asked = 0_u64;
+        while !stopped.load(Relaxed) {
+            let text = format!("datagram {asked}");
+            assert_eq!(ask_by_datagram(&asking, &text).expect("an answer"), text);
+            asked += 1;
+        }
+        asked
+    });
+    let mark = launcher.mark();
+    site.replace("lines.wasm", guests::other_version(component));
+    launcher.wait_after(mark, "promoted", |event| event.is("promoted"));
+    for pid in launcher.workers(2) {
+        launcher.wait_after(mark, "exited", exits(pid as i32));
+    }
+    Control::of(&site).post("/v1/services/lines/restart?wait=true");
+    stop.store(true, Relaxed);
+    assert!(client.join().expect("every datagram was answered") > 0);
+    launcher.stop();
+}
+
+#[test]
+fn datagrams_are_answered_while_workers_are_replaced() {
+    datagrams(&guests::lines());
+}
+
+#[test]
+fn datagrams_are_answered_by_a_program_of_wasi_0_3() {
+    datagrams(&guests::async_lines());
+}
+
+#[test]
+fn a_program_writes_datagrams_to_those_who_wrote_to_it_and_to_nobody_else() {
+    let site = Site::new();
+    site.write("lines.wasm", guests::lines());
+    let stranger = UdpSocket::bind("127.0.0.1:0").expect("a port");
+    let named = UdpSocket::bind("127.0.0.1:0").expect("a port");
+    named.set_read_timeout(Some(PATIENCE)).expect("a time-out");
+    let to = |socket: &UdpSocket| format!("to {}", socket.local_addr().expect("bound"));
+    let launcher =
+        site.run(&format!("{DATAGRAMS}    wasm: {{ network: [\"{}\"] }}\n", named.local_addr().expect("bound")));
+    let address = launcher.address("lines").replace("udp://", "");
+    let denied = ask_by_datagram(&address, &to(&stranger)).expect("an answer");
+    assert!(denied.contains("access-denied"), "{denied}");
+    assert_eq!(ask_by_datagram(&address, &to(&named)).expect("an answer"), "done");
+    let mut received = [0; 64];
+    let (length, _) = named.recv_from(&mut received).expect("the datagram");
+    assert_eq!(&received[..length], b"unasked\n");
+    stranger.set_nonblocking(true).expect("set");
+    assert_eq!(stranger.recv_from(&mut received).expect_err("nothing came").kind(), io::ErrorKind::WouldBlock);
+}
+
+#[test]
+fn a_service_that_a_program_cannot_serve_is_refused_with_its_place() {
+    let site = Site::new();
+    site.write("lines.wasm", guests::lines());
+    let yaml = "
+services:
+  lines:
+    plugin: lines.wasm
+    listen: [127.0.0.1:0, unix:./lines.sock]
+    limits: { connections: 10 }
+";
+    site.configure(yaml);
+    let checked = site.output(["check"]);
+    let said = String::from_utf8_lossy(&checked.stderr).into_owned();
+    assert_eq!(checked.status.code(), Some(2), "{said}");
+    assert!(said.contains("config.yaml:5:") && said.contains("WASM program"), "{said}");
+    assert!(!said.contains("limits"), "{said}");
+    let mut launcher = site.start(yaml);
+    let status = launcher.exit();
+    let story = launcher.story();
+    assert_eq!(status.code(), Some(2), "{story}");
+    assert!(story.contains("config.yaml:5:") && story.contains("WASM program"), "{story}");
+}
+
+#[test]
+fn a_program_is_told_apart_before_it_runs() {
+    let site = Site::new();
+    for (name, component, version) in [("lines", guests::lines(), "0.2"), ("async", guests::async_lines(), "0.3")] {
+        let file = format!("{name}.wasm");
+        site.write(&file, component);
+        let shown = String::from_utf8(site.output(["inspect", &file]).stdout).expect("text");
+        let what = format!("WASM component, a program that owns its sockets (wasi:cli/run@{version})");
+        assert!(shown.contains(&what), "{shown}");
+    }
+}
+
+#[test]
+fn the_example_serves_and_stops() {
+    let site = Site::new();
+    let yaml = std::fs::read_to_string(guests::project().join("examples/sockets/wasm/config.yaml"));
+    let yaml = yaml.expect("read the configuration").replace("127.0.0.1:7011", "127.0.0.1:0");
+    let component = "target/wasm32-wasip2/release/shout.wasm";
+    let mut launcher = site.run(&yaml.replace(component, &guests::shout().display().to_string()));
+    let address = launcher.address("shout");
+    assert_eq!(ask(&address, "hello"), "HELLO");
+    assert!(ask(&address, "who").starts_with("worker "));
+    launcher.stop();
 }

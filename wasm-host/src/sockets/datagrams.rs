@@ -106,6 +106,7 @@ impl Datagrams {
         loop {
             let (length, peer) = self.socket.try_recv_from(buffer)?;
             if self.shared {
+                sockets.observer.received();
                 peers.remember(peer);
             } else if !peers.has(peer) {
                 // Nobody that the guest has written to.

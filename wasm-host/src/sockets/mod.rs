@@ -76,12 +76,14 @@ pub struct Given {
     pub socket: Inherited,
 }
 
-/// Told of a program's connections as they come and go.
+/// Told of what comes to a program.
 pub trait Observer: Send + Sync {
     /// One was accepted.
     fn accepted(&self);
     /// One that was accepted is gone.
     fn closed(&self);
+    /// A datagram came.
+    fn received(&self);
 }
 
 /// Everything that a program's sockets have in common.
@@ -138,6 +140,7 @@ impl Sockets {
         impl Observer for Nobody {
             fn accepted(&self) {}
             fn closed(&self) {}
+            fn received(&self) {}
         }
         Sockets::new(Vec::new(), 0, network, Box::new(Nobody), output)
     }

@@ -16,6 +16,10 @@ impl wasip3::exports::cli::run::Guest for AsyncLines {
         if let Some(address) = address("LAUNCHER_LISTEN_DATAGRAMS") {
             let socket = UdpSocket::create(IpAddressFamily::Ipv4).map_err(complain)?;
             socket.bind(address).map_err(complain)?;
+            if std::env::var("LAUNCHER_LISTEN") == std::env::var("LAUNCHER_LISTEN_DATAGRAMS") {
+                echo_datagrams(socket).await;
+                return Ok(());
+            }
             spawn_local(echo_datagrams(socket));
         }
         let address = address("LAUNCHER_LISTEN").ok_or(())?;

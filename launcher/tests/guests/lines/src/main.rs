@@ -33,9 +33,10 @@ async fn main() -> wstd::io::Result<()> {
     let (end, ended) = async_channel();
     if let Some(address) = address("LAUNCHER_LISTEN_DATAGRAMS") {
         let socket = bind_udp(address.parse().map_err(std::io::Error::other)?).map_err(failed)?;
-        spawn(async move { echo_datagrams(socket).await }).detach();
         if address == first {
-            return future::pending().await;
+            echo_datagrams(socket).await;
+        } else {
+            spawn(echo_datagrams(socket)).detach();
         }
     }
     if let Some(address) = address("LAUNCHER_LISTEN_OTHER") {
