@@ -151,6 +151,18 @@ pub(crate) fn axum_app() -> PathBuf {
     built.clone()
 }
 
+/// The example of a WASM program that owns its socket.
+pub(crate) fn shout() -> PathBuf {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    let built = BUILT.get_or_init(|| {
+        let manifest = project().join("examples/sockets/wasm/Cargo.toml");
+        let mut cargo = Command::new(project().join("scripts/wasm-cargo"));
+        build(cargo.args(["build", "--locked", "--manifest-path"]).arg(manifest));
+        target().join("wasm32-wasip2/release/shout.wasm")
+    });
+    built.clone()
+}
+
 /// The same plugin as a component.
 pub(crate) fn wasm(name: &str) -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
