@@ -6,6 +6,7 @@
 
 mod bare;
 mod client;
+mod messages;
 mod server;
 mod table;
 mod usage;
@@ -19,7 +20,8 @@ use server::{Entry, Places, SERVERS, Server};
 use table::{Row, Sample};
 
 const USAGE: &str =
-    "cargo run --release -p bench -- [--rounds N] [--seconds S] [--connections C] [--only TEXT] [--markdown]
+    "cargo run --release -p bench -- [messages] [--rounds N] [--seconds S] [--connections C] [--only TEXT] [--markdown]
+  messages         messages between workers beside Node's, and nothing else
   --rounds N       rounds (11)
   --seconds S      load for each server in a round (1)
   --connections C  keep-alive connections (16)
@@ -38,6 +40,9 @@ fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1).peekable();
     let outcome = match arguments.peek().map(String::as_str) {
         Some("bare") => bare::serve(),
+        Some("messages") => {
+            options(arguments.skip(1)).map_err(Into::into).and_then(|options| compare_messages(&options))
+        }
         _ => options(arguments).map_err(Into::into).and_then(|options| run(&options)),
     };
     match outcome {
@@ -71,6 +76,17 @@ fn options(mut arguments: impl Iterator<Item = String>) -> Result<Options, Strin
         }
     }
     Ok(options)
+}
+
+/// `bench messages`: only `--rounds` counts.
+fn compare_messages(options: &Options) -> Result<(), Box<dyn Error>> {
+    let project = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("the project's directory is gone")?;
+    build(project)?;
+    let scratch = tempfile::tempdir()?;
+    let program = std::env::current_exe()?;
+    let built = program.parent().ok_or("this program is in no directory")?.to_owned();
+    let places = Places { project: project.to_owned(), built, scratch: scratch.path().to_owned() };
+    messages::compare(&places, options.rounds)
 }
 
 fn run(options: &Options) -> Result<(), Box<dyn Error>> {
@@ -108,7 +124,7 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
 /// The launcher and its plugin as they are now.
 fn build(project: &Path) -> Result<(), Box<dyn Error>> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let arguments = ["build", "--release", "--quiet", "-p", "launcher", "-p", "hello"];
+    let arguments = ["build", "--release", "--quiet", "-p", "launcher", "-p", "hello", "-p", "courier"];
     match Command::new(cargo).args(arguments).current_dir(project).status() {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(format!("cargo {} failed: {status}", arguments.join(" ")).into()),

@@ -110,11 +110,12 @@ fn axum(at: &Places) -> Result<PathBuf, String> {
     }
 }
 
-fn launcher(name: &'static str, at: &Places, plugin: &Path, more: &str) -> Result<Server, String> {
+pub(crate) fn launcher(name: &'static str, at: &Places, plugin: &Path, more: &str) -> Result<Server, String> {
+    let workers = if more.contains("workers:") { "" } else { ", workers: 1" };
     let id: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
     let config = at.scratch.join(format!("{id}.yaml"));
     let text = format!(
-        "master: {{ state_dir: {:?} }}\nservices:\n  hello: {{ plugin: {:?}, listen: 127.0.0.1:0, workers: 1{more} }}\n",
+        "master: {{ state_dir: {:?} }}\nservices:\n  hello: {{ plugin: {:?}, listen: 127.0.0.1:0{workers}{more} }}\n",
         at.scratch.join(id),
         plugin,
     );

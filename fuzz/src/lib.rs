@@ -34,13 +34,14 @@ use worker::plugin::native::manifest;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 8] = [
     ("api", api),
     ("channel", channel),
     ("config", config),
     ("elf", elf),
     ("escape", master::journal::escape),
     ("handover", worker::http::handover::read),
+    ("post", post),
     ("proxy", worker::http::proxy_head),
 ];
 
@@ -127,4 +128,21 @@ pub fn api(bytes: &[u8]) {
     read::<api::Refusal>(bytes);
     read::<api::Record>(bytes);
     read::<api::Plan>(bytes);
+}
+
+/// A packet of a link between two workers, as the receiving one reads it. What it understands is written again the same way.
+pub fn post(bytes: &[u8]) {
+    let mut left = bytes;
+    while !left.is_empty() {
+        let before = left;
+        match channel::post::read(&mut left) {
+            Ok(frame) => {
+                let mut again = Vec::new();
+                frame.write(&mut again);
+                assert!(!again.is_empty() && before.starts_with(&again), "{frame:?}");
+                assert_eq!(before.len() - left.len(), again.len(), "{frame:?}");
+            }
+            Err(reason) => return assert!(!reason.is_empty()),
+        }
+    }
 }

@@ -281,6 +281,29 @@ pub struct Scale {
     pub workers: String,
 }
 
+/// `POST /v1/messages`: a message for plugins. Without slot and worker: for every worker that serves.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Send {
+    /// The service.
+    pub service: String,
+    /// Only for the worker in this slot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slot: Option<u32>,
+    /// Only for the worker of this id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<u64>,
+    /// The message: any JSON.
+    pub message: serde_json::Value,
+}
+
+/// A message was taken by every plugin for which it was.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Delivered {
+    /// Ids of the workers.
+    pub workers: Vec<u64>,
+}
+
 /// `POST /v1/config/plan` and `/v1/config/apply`: which file. None: the one that is in force.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

@@ -32,6 +32,7 @@ pub use crate::sys::socket_kind::Kind as SocketKind;
 
 pub mod balance;
 pub mod dev;
+pub mod post;
 pub mod statistics;
 
 /// Version of the message set. Master and worker are one binary except across an upgrade of the master.
@@ -67,6 +68,27 @@ pub enum ToWorker {
     Repeat,
     /// Look at the listeners once more: a worker that died may have swallowed a wake-up.
     Nudge,
+    /// Who serves a service that the worker follows. `None`: there is no such service.
+    Roster {
+        /// Its name.
+        service: String,
+        /// A worker for each slot that is served.
+        members: Option<Vec<post::Member>>,
+    },
+    /// A link to another worker. Descriptor: this worker's end.
+    Link(post::Peer),
+    /// There is no link to that worker: it is gone, or one of the two does not read its channel.
+    NoLink {
+        /// Its id.
+        worker: u64,
+    },
+    /// An operator's message for the plugin, to be answered by [`ToMaster::Posted`].
+    Post {
+        /// Its number.
+        post: u64,
+        /// JSON.
+        message: String,
+    },
     /// In `launcher dev`: what to show to a browser from now on.
     Dev(Box<dev::Dev>),
 }
@@ -99,6 +121,23 @@ pub enum ToMaster {
     Stuck {
         /// `#0 function+0x10 (file+0x1234)`.
         frames: Vec<String>,
+    },
+    /// It wants to know who serves a service, now and from now on.
+    Follow {
+        /// Its name.
+        service: String,
+    },
+    /// It wants a link to another worker.
+    Introduce {
+        /// Its id.
+        worker: u64,
+    },
+    /// What became of [`ToWorker::Post`].
+    Posted {
+        /// Its number.
+        post: u64,
+        /// What became of it.
+        fate: post::Fate,
     },
     /// In `launcher dev`: a request was not answered by the plugin.
     RequestFailed(dev::Asked),

@@ -8,6 +8,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use cli::client::Failure;
 use cli::orders::{self, Order};
+use cli::send::Receiver;
 use cli::stream::{self, Part, Source};
 use cli::{Ended, Format, Wait};
 use launcher::config::Config;
@@ -139,6 +140,19 @@ enum Command {
         services: Vec<String>,
         #[command(flatten)]
         order: OrderArgs,
+    },
+    /// Give plugins a message; returns when they have it
+    Send {
+        /// Every worker of a service, the one in a slot, or the one of an id
+        #[arg(value_name = "SERVICE[/SLOT|/@WORKER]")]
+        to: Receiver,
+        /// Any JSON, at most 64 KiB
+        #[arg(value_name = "JSON", value_parser = cli::send::message)]
+        message: serde_json::Value,
+        #[command(flatten)]
+        which: Which,
+        #[command(flatten)]
+        shown: Shown,
     },
     /// Show what workers and the launcher have written
     Logs {
@@ -304,6 +318,9 @@ fn main() -> ExitCode {
         }
         Command::Stop { services, which, shown, .. } => {
             steered(orders::order(&which.config, &Order::Stop, &services, Wait::End, shown.output))
+        }
+        Command::Send { to, message, which, shown } => {
+            steered(cli::send::send(&which.config, to, message, shown.output))
         }
         Command::Logs { services, stream } => streamed(Source::Logs, services, stream),
         Command::Events { stream } => streamed(Source::Events, Vec::new(), stream),

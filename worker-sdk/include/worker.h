@@ -59,6 +59,24 @@ extern "C" {
 #define LAUNCHER_ERROR (-1)  /* it failed: the host answers 500, or cuts the body off */
 #define LAUNCHER_PANIC (-2)  /* it panicked: likewise */
 
+/* why a message is not sent or not taken */
+#define LAUNCHER_SEND_TOO_LARGE (-10)  /* more than 64 KiB or 16 descriptors */
+#define LAUNCHER_SEND_NOBODY (-11)     /* no such service, or no worker of it */
+#define LAUNCHER_SEND_GONE (-12)       /* the receiver ended before it took it */
+#define LAUNCHER_SEND_NOT_WANTED (-13) /* it receives nothing, or takes no connections */
+#define LAUNCHER_SEND_NO_ROOM (-14)    /* too many open descriptors, there or here */
+#define LAUNCHER_SEND_BAD (-15)        /* against this contract, or not fit for it */
+#define LAUNCHER_SEND_NOT_READY (-16)  /* the worker has not said that it is ready: not in init */
+
+#define LAUNCHER_LETTER_MESSAGE 1u
+#define LAUNCHER_LETTER_CONNECTION 2u /* one descriptor: a connection for the HTTP side */
+#define LAUNCHER_TO_WORKER 1u         /* worker */
+#define LAUNCHER_TO_SLOT 2u           /* service, slot */
+#define LAUNCHER_TO_ANY 3u            /* service: one worker, each in its turn; not this one */
+#define LAUNCHER_TO_EVERY 4u          /* service: every worker but this one; no descriptors */
+#define LAUNCHER_FROM_WORKER 1u
+#define LAUNCHER_FROM_OPERATOR 2u
+
 #define LAUNCHER_LOG_ERROR 1u
 #define LAUNCHER_LOG_WARN 2u
 #define LAUNCHER_LOG_INFO 3u
@@ -183,6 +201,38 @@ typedef struct launcher_sockets {     /* it and all that it points to live as lo
                                                                woken when it is */
 } launcher_sockets;
 
+typedef struct launcher_letter {      /* a message to be sent; borrowed for the call, descriptors are duplicated */
+    uint32_t size;                    /* sizeof(launcher_letter) */
+    uint32_t kind;                    /* LAUNCHER_LETTER_... */
+    uint32_t to;                      /* LAUNCHER_TO_... */
+    uint32_t slot;
+    uint64_t worker;
+    launcher_str service;
+    launcher_str payload;             /* JSON by custom, or what was read of a connection; at most 64 KiB */
+    const int32_t *descriptors;       /* at most 16 */
+    size_t descriptors_len;
+} launcher_letter;
+
+typedef struct launcher_sending {     /* a message that was sent and not yet taken */
+    void *data;
+    int32_t (*poll)(void *data, launcher_waker waker); /* READY: taken; PENDING; LAUNCHER_SEND_... */
+    void (*drop)(void *data);         /* once; changes nothing about the message */
+} launcher_sending;
+
+typedef struct launcher_arrival {     /* a message that came; the descriptors are yours from the start */
+    uint32_t size;                    /* sizeof(launcher_arrival), set by you */
+    uint32_t from;                    /* LAUNCHER_FROM_... */
+    uint64_t worker;
+    uint32_t slot;
+    uint32_t reserved;
+    launcher_str service;
+    launcher_str payload;
+    const int32_t *descriptors;
+    size_t descriptors_len;
+    void *owner;
+    void (*release)(void *owner);     /* frees what the texts borrow */
+} launcher_arrival;
+
 typedef struct launcher_host {        /* it and all that it points to live as long as the process */
     uint32_t abi;
     uint32_t size;
@@ -194,6 +244,9 @@ typedef struct launcher_host {        /* it and all that it points to live as lo
     uint32_t reserved;
     const launcher_waker_vtable *wakers; /* the table of every waker that the host passes */
     void (*log)(uint32_t level, launcher_str message, const launcher_header *fields, size_t fields_len);
+    /* Younger than the rest: only there if size says so. */
+    int32_t (*send)(const launcher_letter *letter, launcher_sending *sending); /* PENDING, or LAUNCHER_SEND_... */
+    int32_t (*receive)(launcher_waker waker, launcher_arrival *arrival);       /* READY, PENDING, END: never any */
 } launcher_host;
 
 typedef struct launcher_plugin_t {

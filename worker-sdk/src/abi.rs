@@ -67,6 +67,38 @@ pub const ERROR: i32 = -1;
 /// It panicked. The host answers 500, or cuts the body off.
 pub const PANIC: i32 = -2;
 
+/// A message or a connection is larger than it may be: 64 KiB, 16 descriptors.
+pub const SEND_TOO_LARGE: i32 = -10;
+/// There is no such service, or no worker of it that the message could go to.
+pub const SEND_NOBODY: i32 = -11;
+/// The receiver ended before it said that it has the message.
+pub const SEND_GONE: i32 = -12;
+/// The receiver's plugin receives nothing, or it takes no connections.
+pub const SEND_NOT_WANTED: i32 = -13;
+/// The receiver, or this process, may not open as many descriptors.
+pub const SEND_NO_ROOM: i32 = -14;
+/// The letter breaks this contract, or what it carries is not fit for it.
+pub const SEND_BAD: i32 = -15;
+/// The worker has not yet said that it is ready.
+pub const SEND_NOT_READY: i32 = -16;
+
+/// [`Letter::kind`]: a message for the plugin.
+pub const LETTER_MESSAGE: u32 = 1;
+/// [`Letter::kind`]: a connection for the HTTP side; one descriptor.
+pub const LETTER_CONNECTION: u32 = 2;
+/// [`Letter::to`]: the worker of the id `worker`.
+pub const TO_WORKER: u32 = 1;
+/// [`Letter::to`]: the worker in the slot `slot` of `service`.
+pub const TO_SLOT: u32 = 2;
+/// [`Letter::to`]: one worker of `service`, each in its turn; not this one.
+pub const TO_ANY: u32 = 3;
+/// [`Letter::to`]: every worker of `service` but this one. Without descriptors.
+pub const TO_EVERY: u32 = 4;
+/// [`Arrival::from`]: another worker.
+pub const FROM_WORKER: u32 = 1;
+/// [`Arrival::from`]: an operator.
+pub const FROM_OPERATOR: u32 = 2;
+
 /// Levels of [`Host::log`].
 pub const LOG_ERROR: u32 = 1;
 /// See [`LOG_ERROR`].
@@ -360,6 +392,97 @@ pub struct Sockets {
     pub poll_stop: unsafe extern "C" fn(host: *mut c_void, waker: Waker) -> i32,
 }
 
+/// A message to be sent. All of it is borrowed for the call; descriptors are duplicated.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Letter {
+    /// `size_of::<Letter>()` as the plugin knows it.
+    pub size: u32,
+    /// [`LETTER_MESSAGE`] or [`LETTER_CONNECTION`].
+    pub kind: u32,
+    /// [`TO_WORKER`] … [`TO_EVERY`].
+    pub to: u32,
+    /// See [`TO_SLOT`].
+    pub slot: u32,
+    /// See [`TO_WORKER`].
+    pub worker: u64,
+    /// UTF-8.
+    pub service: Str,
+    /// JSON by custom (UTF-8), or what was read of a connection.
+    pub payload: Str,
+    /// Open descriptors.
+    pub descriptors: *const i32,
+    /// Number of `descriptors`.
+    pub descriptors_len: usize,
+}
+
+/// A message that was sent and not yet taken.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Sending {
+    /// First argument of both functions.
+    pub data: *mut c_void,
+    /// [`READY`]: every receiver's plugin has it. [`PENDING`], or one of [`SEND_GONE`] and its like.
+    pub poll: Option<unsafe extern "C" fn(data: *mut c_void, waker: Waker) -> i32>,
+    /// Frees it, finished or not, which changes nothing about the message; once, any thread.
+    pub drop: Option<unsafe extern "C" fn(data: *mut c_void)>,
+}
+
+impl Sending {
+    /// What a caller of [`Host::send`] passes.
+    pub const NONE: Sending = Sending { data: core::ptr::null_mut(), poll: None, drop: None };
+}
+
+/// A message that came. Texts are valid until it is released; the descriptors belong to the plugin from the start.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Arrival {
+    /// `size_of::<Arrival>()` as the plugin knows it.
+    pub size: u32,
+    /// [`FROM_WORKER`] or [`FROM_OPERATOR`].
+    pub from: u32,
+    /// Id of the worker that sent it.
+    pub worker: u64,
+    /// Its place in its service.
+    pub slot: u32,
+    /// 0.
+    pub reserved: u32,
+    /// Its service.
+    pub service: Str,
+    /// The message: JSON by custom, which the host does not check.
+    pub payload: Str,
+    /// Open descriptors, close-on-exec.
+    pub descriptors: *const i32,
+    /// Number of `descriptors`.
+    pub descriptors_len: usize,
+    /// Argument of `release`.
+    pub owner: *mut c_void,
+    /// Frees what the texts borrow; once, any thread.
+    pub release: Option<unsafe extern "C" fn(owner: *mut c_void)>,
+}
+
+impl Arrival {
+    /// What a caller of [`Host::receive`] passes.
+    pub const EMPTY: Arrival = Arrival {
+        size: size_of::<Arrival>() as u32,
+        from: 0,
+        worker: 0,
+        slot: 0,
+        reserved: 0,
+        service: Str::EMPTY,
+        payload: Str::EMPTY,
+        descriptors: core::ptr::null(),
+        descriptors_len: 0,
+        owner: core::ptr::null_mut(),
+        release: None,
+    };
+}
+
+/// Type of [`Host::send`].
+pub type SendLetter = unsafe extern "C" fn(letter: *const Letter, sending: *mut Sending) -> i32;
+/// Type of [`Host::receive`].
+pub type ReceiveMessage = unsafe extern "C" fn(waker: Waker, arrival: *mut Arrival) -> i32;
+
 /// What the host offers. Given to `init`; it and all that it points to live as long as the process.
 #[repr(C)]
 #[derive(Debug)]
@@ -384,6 +507,14 @@ pub struct Host {
     pub wakers: *const WakerVtable,
     /// Writes one line to the log; any thread. `level` is [`LOG_ERROR`] … [`LOG_DEBUG`].
     pub log: unsafe extern "C" fn(level: u32, message: Str, fields: *const Header, fields_len: usize),
+    /// Sends a message; any thread. [`PENDING`] with a filled [`Sending`], or a negative code, and nothing was sent.
+    /// Messages of one thread to one worker arrive in the order of the calls.
+    ///
+    /// Check `size` before this field and those that follow: hosts of before 2027 end here.
+    pub send: Option<SendLetter>,
+    /// The next message; any thread, one at a time. [`READY`] with a filled arrival, [`PENDING`] or [`END`]: this
+    /// host has none. From the first call on the worker receives messages; before it they are refused.
+    pub receive: Option<ReceiveMessage>,
 }
 
 /// Type of [`Plugin::init`].

@@ -25,6 +25,7 @@
 //! | a line in the log | [`log`] |
 //! | wait | [`sleep()`] |
 //! | own the listening sockets and speak something else than HTTP | [`macro@socket`], `Sockets` |
+//! | talk to other workers, pass them sockets | `messages` (native plugins) |
 //! | test a handler | [`testing`] |
 //! | tokio, and what builds on it | feature `tokio` |
 //!
@@ -47,6 +48,8 @@ mod config;
 #[doc(hidden)]
 pub mod export;
 pub mod log;
+#[cfg(not(target_family = "wasm"))]
+pub mod messages;
 mod request;
 mod response;
 mod sleep;

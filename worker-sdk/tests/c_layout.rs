@@ -38,7 +38,16 @@ fn assertions() -> String {
     layout!(out, Request as launcher_request { size, version, method, target, headers, headers_len, body, peer });
     layout!(out, Response as launcher_response { size, flags, status, reserved, headers, headers_len, bytes, body, owner, release });
     layout!(out, Call as launcher_call { data, poll, drop });
-    layout!(out, Host as launcher_host { abi, size, config, service, worker, generation, slot, reserved, wakers, log });
+    layout!(out, Letter as launcher_letter {
+        size, kind, to, slot, worker, service, payload, descriptors, descriptors_len
+    });
+    layout!(out, Sending as launcher_sending { data, poll, drop });
+    layout!(out, Arrival as launcher_arrival {
+        size, from, worker, slot, reserved, service, payload, descriptors, descriptors_len, owner, release
+    });
+    layout!(out, Host as launcher_host {
+        abi, size, config, service, worker, generation, slot, reserved, wakers, log, send, receive
+    });
     layout!(out, Listener as launcher_listener { size, kind, descriptor, reserved, name, address });
     layout!(out, Sockets as launcher_sockets { size, stop_descriptor, stop_flag, drain_timeout_ms, listeners, listeners_len, host, ready, not_accepting, poll_stop });
     layout!(out, Plugin as launcher_plugin_t { magic, abi, size, kind, flags, name, version, init, handle, drop, serve });
@@ -55,6 +64,21 @@ fn assertions() -> String {
         TRAILERS,
         ERROR,
         PANIC,
+        SEND_TOO_LARGE,
+        SEND_NOBODY,
+        SEND_GONE,
+        SEND_NOT_WANTED,
+        SEND_NO_ROOM,
+        SEND_BAD,
+        SEND_NOT_READY,
+        LETTER_MESSAGE,
+        LETTER_CONNECTION,
+        TO_WORKER,
+        TO_SLOT,
+        TO_ANY,
+        TO_EVERY,
+        FROM_WORKER,
+        FROM_OPERATOR,
         LOG_ERROR,
         LOG_WARN,
         LOG_INFO,

@@ -10,6 +10,7 @@ pub(crate) mod client;
 pub(crate) mod orders;
 pub(crate) mod plan;
 mod progress;
+pub(crate) mod send;
 pub(crate) mod status;
 pub(crate) mod stream;
 mod table;

@@ -39,6 +39,9 @@ pub enum Event {
     Exited(Option<ExitStatus>),
 }
 
+/// How long a worker may go on without its channel: when a process ends, its sockets are closed before that is seen.
+const CLOSED: Duration = Duration::from_secs(5);
+
 /// How a child ended, in words.
 pub fn describe(status: Option<ExitStatus>) -> String {
     status.map_or_else(|| "ended; how is not known".to_owned(), sys::process::describe)
@@ -190,6 +193,11 @@ impl Child {
         self.parcels.try_send((message, descriptors)).is_ok()
     }
 
+    /// Queue a message that the child can do without, unless its queue is half full: the other half is for orders.
+    pub fn send_spare(&self, message: ToWorker, descriptors: Vec<Arc<OwnedFd>>) -> bool {
+        self.parcels.capacity() > UNREAD / 2 && self.send(message, descriptors)
+    }
+
     /// Kill the child and its whole process group.
     pub fn kill(&self) {
         // The task is gone only when the child is.
@@ -284,6 +292,7 @@ where
     let mut talking = true;
     let mut ordered = true;
     let mut kill_at = None;
+    let mut deaf_at = None;
     let status = loop {
         tokio::select! {
             biased;
@@ -302,13 +311,21 @@ where
                 }
                 None => ordered = false,
             },
+            () = super::until(deaf_at), if deaf_at.is_some() => {
+                deaf_at = None;
+                report(Event::Babbled("it has closed its channel and goes on".to_owned())).await;
+            }
             () = super::until(kill_at), if kill_at.is_some() => {
                 kill_at = None;
                 body.kill();
             }
             received = channel.receive::<ToMaster>(Large::Refused), if talking => match received {
                 Ok(Some((message, _))) => report(Event::Said(message)).await,
-                Ok(None) => talking = false,
+                Ok(None) => {
+                    talking = false;
+                    // Normally the first that is seen of its end.
+                    deaf_at = Some(Instant::now() + CLOSED);
+                }
                 Err(error) => {
                     talking = false;
                     report(Event::Babbled(error.to_string())).await;

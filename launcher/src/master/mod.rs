@@ -17,6 +17,7 @@
 //! - `kept`, `memory`, `remembering`: what is kept for the next master; `adoption`: going on with it; `keepers`: its keeper
 //! - `embedding`: a master within another program, whose process it leaves as it is
 //! - `dev`: builds and what is shown of them, in `launcher dev` only
+//! - `post`: introducing workers that send messages to each other
 //! - [`pulses`]: who is at work and silent
 //! - `fitting`: whether a plugin can be served as its service says
 //! - `performing`: actions of the pools; `configuring`: a new configuration, as a difference
@@ -57,6 +58,7 @@ mod orders;
 pub mod output;
 mod performing;
 pub mod pool;
+mod post;
 pub mod pulses;
 mod remembering;
 mod running;
@@ -253,6 +255,8 @@ struct Master {
     journal: Journal,
     services: Services,
     workers: BTreeMap<WorkerId, Running>,
+    /// What their plugins say to each other, as far as it concerns the master.
+    post: post::PostOffice,
     /// Those of them that are at work.
     pulses: Pulses,
     listeners: Listeners,
@@ -392,6 +396,7 @@ impl Master {
             journal,
             services: Services::default(),
             workers: BTreeMap::new(),
+            post: post::PostOffice::default(),
             pulses: Pulses::default(),
             listeners: Listeners::default(),
             ids: Ids::default(),
@@ -444,6 +449,7 @@ impl Master {
             };
             self.handle(event);
             self.follow_up();
+            self.tell_rosters();
             self.announce();
             self.inform_systemd();
             if self.upgrade.is_some() {

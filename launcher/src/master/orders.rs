@@ -98,6 +98,7 @@ impl Master {
                 let act = |master: &mut Master, key, why: &str| master.scale(key, scale, why);
                 self.carry_out(asked, "scale", self.running(&name), act);
             }
+            Order::Send { service, receiver, message } => self.send_message(asked, &service, receiver, &message),
             Order::Stop(name) => self.carry_out(asked, "stop", self.named(&name), Master::stop_service),
             Order::Start(name) => self.carry_out(asked, "start", self.named(&name), Master::start_service),
         }

@@ -39,6 +39,7 @@ impl Master {
             for action in service.pool.handle(event, Instant::now(), &mut self.ids) {
                 self.perform(key, action);
             }
+            self.post.note_change();
             self.settle(key);
             // After each: a worker that is not kept is lost with the master.
             self.remember();
@@ -258,6 +259,9 @@ impl Master {
             child::Event::Said(ToMaster::Busy | ToMaster::Beat) => self.heard(id),
             child::Event::Said(ToMaster::Idle) => self.pulses.forget(id),
             child::Event::Said(ToMaster::Stuck { frames }) => self.tell_stuck(id, frames),
+            child::Event::Said(ToMaster::Follow { service }) => self.follow(id, &service),
+            child::Event::Said(ToMaster::Introduce { worker }) => self.introduce(id, worker),
+            child::Event::Said(ToMaster::Posted { post, fate }) => self.on_posted(id, post, fate),
             child::Event::Said(ToMaster::RequestFailed(asked)) => {
                 let name = running.name.clone();
                 self.on_request_failed(name, asked);
@@ -315,6 +319,7 @@ impl Master {
 
     fn on_exit(&mut self, id: WorkerId, status: Option<ExitStatus>) {
         self.pulses.forget(id);
+        self.end_posts(id);
         self.tell_stuck(id, Vec::new());
         let Some(running) = self.workers.remove(&id) else { return };
         self.roots.remove(running.child.pid);

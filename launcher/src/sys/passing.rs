@@ -69,25 +69,40 @@ pub struct Received {
 /// As recvmsg(2), `WouldBlock` included.
 pub fn receive(socket: impl AsFd, most: usize) -> io::Result<Received> {
     let mut bytes = vec![0; most];
+    let (length, descriptors, cut) = receive_into(socket, &mut bytes)?;
+    bytes.truncate(length);
+    Ok(Received { bytes, descriptors, cut })
+}
+
+/// The same into room that is there: how many bytes came, the descriptors, and whether something did not fit.
+///
+/// # Errors
+/// As [`receive`].
+pub fn receive_into(socket: impl AsFd, bytes: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>, bool)> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
-    let received = net::recvmsg(socket, &mut [IoSliceMut::new(&mut bytes)], &mut control, flags)?;
+    let received = net::recvmsg(socket, &mut [IoSliceMut::new(bytes)], &mut control, flags)?;
     let mut descriptors = Vec::new();
     for message in control.drain() {
         if let RecvAncillaryMessage::ScmRights(rights) = message {
             descriptors.extend(rights);
         }
     }
-    bytes.truncate(received.bytes);
     let cut = received.flags.intersects(ReturnFlags::CTRUNC | ReturnFlags::TRUNC);
-    Ok(Received { bytes, descriptors, cut })
+    Ok((received.bytes, descriptors, cut))
 }
 
 /// Whether nobody holds the other end any more.
 pub fn is_over(socket: impl AsFd) -> bool {
     let mut polled = [PollFd::new(&socket, PollFlags::empty())];
     poll(&mut polled, Some(&Timespec::default())).is_ok() && polled[0].revents().contains(PollFlags::HUP)
+}
+
+/// Whether the socket would take a message now, unless too many descriptors of this user are in flight.
+pub fn is_writable(socket: impl AsFd) -> bool {
+    let mut polled = [PollFd::new(&socket, PollFlags::OUT)];
+    poll(&mut polled, Some(&Timespec::default())).is_ok() && polled[0].revents().contains(PollFlags::OUT)
 }
 
 /// Whether this process may open `count` more descriptors now. Those of a message for which there is no room are
@@ -113,6 +128,11 @@ fn can_duplicate(sample: impl AsFd, count: usize) -> bool {
         }
     }
     true
+}
+
+/// Whether it says that this process, or the system, may open no more descriptors.
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
 }
 
 /// Makes a connection of a descriptor that came from another process. Must be called within a tokio runtime.

@@ -7,6 +7,7 @@
 //! - [`plugin`]: what a plugin must be able to do, and the kinds there are
 //! - `dev`: what an author sees in a browser, in `launcher dev` only
 //! - `forwarding`: the headers that name the client
+//! - `post`: messages of the plugin to others, and theirs to it
 //! - `program`: a plugin that is a WASM program and owns its sockets, instead of HTTP
 //! - `pulse`: that its loop turns
 //! - `recycle`: when a worker asks to be replaced
@@ -17,6 +18,7 @@ mod dev;
 mod forwarding;
 pub mod http;
 pub mod plugin;
+mod post;
 mod program;
 mod pulse;
 mod recycle;
@@ -43,6 +45,7 @@ use http::access::AccessLog;
 use http::{Control, Server};
 use plugin::HttpPlugin;
 use plugin::native::{self, NativeHttp, NativeSocket};
+use post::Post;
 use pulse::Pulse;
 use recycle::{Recycling, Wish};
 use socket::Side;
@@ -122,6 +125,7 @@ fn serve(channel: &OwnedFd, mut assign: Assign, mut descriptors: Vec<OwnedFd>) -
     let told: &'static OwnedFd = Box::leak(Box::new(duplicate(channel)?));
     sys::fatal_signal::answer_quit(told.as_fd(), channel::STUCK.0, channel::STUCK.1)
         .map_err(|error| format!("signals cannot be handled: {error}"))?;
+    let post = Post::new(assign.worker);
     let pulse = Pulse::default();
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     pulse.watch(&mut runtime);
@@ -141,16 +145,17 @@ fn serve(channel: &OwnedFd, mut assign: Assign, mut descriptors: Vec<OwnedFd>) -
                 let stream = |(listener, _): &(channel::Listener, OwnedFd)| listener.kind.is_stream();
                 let (names, listeners) = assign.listeners.into_iter().zip(listeners).filter(stream).unzip();
                 let assign = Assign { listeners: names, ..assign };
-                let told = (counters, access, pulse);
+                let told = (counters, access, pulse, post);
                 run(channel, assign, (listeners, take, board), told, plugin, Some(Arc::clone(hub))).await
             }
             (Plugin::NativeSocket, _) => {
                 let side = Side::new().map_err(|error| format!("no descriptor to stop it by: {error}"))?;
+                native::post::connect(&post);
                 let native = NativeSocket::load(loadable.as_fd(), &assign.config, native_identity(&assign)?)
                     .map_err(|error| format!("{} {error}", assign.plugin_path))?;
                 let sockets = assign.listeners.iter().cloned().zip(listeners).collect();
                 let serving = native.serve(sockets, side, assign.drain_timeout);
-                if let Err(reason) = socket::run(channel, &assign, (side, pulse), serving).await {
+                if let Err(reason) = socket::run(channel, &assign, (side, pulse, post), serving).await {
                     // Not by a return: threads of the plugin may run on, and must not see destructors of ours.
                     fail(channel, format!("{}: {reason}", assign.plugin_path));
                     sys::process::exit_at_once(1);
@@ -161,12 +166,12 @@ fn serve(channel: &OwnedFd, mut assign: Assign, mut descriptors: Vec<OwnedFd>) -
             (Plugin::Awaited, None) => Err("there is no plugin, and nobody builds one".to_owned()),
             (Plugin::Wasm(manifest), _) if manifest.world.is_program() => {
                 let manifest = manifest.clone();
-                program::serve(channel, assign, listeners, (counters, pulse), (loadable, &manifest)).await
+                program::serve(channel, assign, listeners, (counters, pulse, post), (loadable, &manifest)).await
             }
             (Plugin::Wasm(manifest), hub) => {
                 let guest = plugin::wasm::load(loadable, manifest, &assign).await?;
                 let rest = guest.rest();
-                let (at, told) = ((listeners, take, board), (counters, access, pulse));
+                let (at, told) = ((listeners, take, board), (counters, access, pulse, post));
                 let served = match hub {
                     None => run(channel, assign, at, told, guest, None).await,
                     Some(hub) => {
@@ -178,8 +183,9 @@ fn serve(channel: &OwnedFd, mut assign: Assign, mut descriptors: Vec<OwnedFd>) -
                 served
             }
             (Plugin::Native, hub) => {
+                native::post::connect(&post);
                 let native = load_native(&loadable, &assign)?;
-                let (at, told) = ((listeners, take, board), (counters, access, pulse));
+                let (at, told) = ((listeners, take, board), (counters, access, pulse, post));
                 let served = match hub {
                     None => run(channel, assign, at, told, native, None).await,
                     Some(hub) => {
@@ -223,7 +229,7 @@ async fn run<P: HttpPlugin>(
     channel: &OwnedFd,
     assign: Assign,
     (listeners, take, board): (Vec<OwnedFd>, Option<OwnedFd>, Option<Board>),
-    (counters, access, pulse): (Counters, Option<Arc<AccessLog>>, Pulse),
+    (counters, access, pulse, post): (Counters, Option<Arc<AccessLog>>, Pulse, Arc<Post>),
     plugin: P,
     hub: Option<Arc<Hub>>,
 ) -> Result<(), String> {
@@ -248,10 +254,12 @@ async fn run<P: HttpPlugin>(
         server.balance(board);
     }
 
-    let life = Life { channel, said: Arc::default(), wish, left };
+    post.pass_to(server.door());
+    let life = Life { channel, said: Arc::default(), wish, left, post: Arc::clone(&post) };
     life.live(control, pulse, lifetime, access.clone(), hub)?;
     life.ready().await?;
     server.serve().await;
+    post.last_words();
     if let Some(access) = access {
         access.flush();
     }
@@ -265,6 +273,7 @@ struct Life {
     wish: Wish,
     /// Nothing is accepted any more.
     left: Arc<Notify>,
+    post: Arc<Post>,
 }
 
 impl Life {
@@ -316,7 +325,9 @@ impl Life {
             let (hub, asker) = (Arc::clone(hub), Arc::clone(&self.channel));
             tokio::spawn(async move { while asker.send(&hub.next_question().await, &[]).await.is_ok() {} });
         }
-        tokio::spawn(obey(Arc::clone(&self.channel), steered, access, Arc::clone(&self.said), hub));
+        self.post.open(Arc::clone(&self.channel));
+        let (said, post) = (Arc::clone(&self.said), Arc::clone(&self.post));
+        tokio::spawn(obey(Arc::clone(&self.channel), steered, access, said, hub, post));
         tokio::spawn(pulse.beat(Arc::clone(&self.channel)));
         Ok(())
     }
@@ -404,6 +415,7 @@ async fn obey(
     access: Option<Arc<AccessLog>>,
     said: Arc<Said>,
     hub: Option<Arc<Hub>>,
+    post: Arc<Post>,
 ) {
     loop {
         let order = channel.receive::<ToWorker>(Large::Accepted).await;
@@ -426,7 +438,18 @@ async fn obey(
             }
             Ok(Some((ToWorker::Drain { .. }, _))) => control.drain(),
             Ok(Some((ToWorker::Nudge, _))) => control.nudge(),
-            Ok(Some((ToWorker::Repeat, _))) => said.again(&channel).await,
+            Ok(Some((ToWorker::Repeat, _))) => {
+                said.again(&channel).await;
+                post.again();
+            }
+            Ok(Some((ToWorker::Roster { service, members }, _))) => post.learn(&service, members),
+            Ok(Some((ToWorker::Link(peer), descriptors))) => {
+                if let Some(socket) = descriptors.into_iter().next() {
+                    post.connect(peer, socket);
+                }
+            }
+            Ok(Some((ToWorker::NoLink { worker }, _))) => post.no_link(worker),
+            Ok(Some((ToWorker::Post { post: number, message }, _))) => post.deliver_from_operator(number, message),
             Ok(Some((ToWorker::ReopenAccessLog, descriptors))) => {
                 if let (Some(access), Some(file)) = (&access, descriptors.into_iter().next()) {
                     access.replace(file);

@@ -22,6 +22,7 @@ use tokio::time::sleep;
 use wasm_host::{Accept, Control, Given, Inherited, Manifest, Observer};
 
 use super::plugin::wasm;
+use super::post::Post;
 use super::pulse::Pulse;
 use super::recycle::{self, Memory, Wish};
 use super::{Life, Steered, duplicate};
@@ -38,12 +39,12 @@ pub(super) async fn serve(
     channel: &OwnedFd,
     mut assign: Assign,
     listeners: Vec<OwnedFd>,
-    (counters, pulse): (Counters, Pulse),
+    (counters, pulse, post): (Counters, Pulse, Arc<Post>),
     (compiled, manifest): (File, &Manifest),
 ) -> Result<(), String> {
     let channel = duplicate(channel)?;
     let channel = Arc::new(Channel::new(channel).map_err(|error| format!("the channel cannot be used: {error}"))?);
-    let life = Life { channel, said: Arc::default(), wish: Wish::default(), left: Arc::default() };
+    let life = Life { channel, said: Arc::default(), wish: Wish::default(), left: Arc::default(), post };
     let given = given(&assign, listeners)?;
     name_listeners(&mut assign, &given);
     let observer = Told { counters, memory: Memory::of(&assign.limits, &life.wish) };

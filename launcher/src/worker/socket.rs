@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use tokio::sync::Notify;
 
+use super::post::Post;
 use super::pulse::Pulse;
 use super::recycle::{self, Memory, Wish};
 use super::{Life, Steered, duplicate};
@@ -82,12 +83,13 @@ fn verdict(side: &Side, outcome: Result<(), String>) -> Result<(), String> {
 pub(super) async fn run(
     channel: &OwnedFd,
     assign: &Assign,
-    (side, pulse): (&'static Side, Pulse),
+    (side, pulse, post): (&'static Side, Pulse, Arc<Post>),
     plugin: impl Future<Output = Result<(), String>>,
 ) -> Result<(), String> {
     let ours = duplicate(channel)?;
     let channel = Arc::new(Channel::new(ours).map_err(|error| format!("the channel cannot be used: {error}"))?);
-    let life = Life { channel, said: Arc::default(), wish: Wish::default(), left: Arc::default() };
+    let life =
+        Life { channel, said: Arc::default(), wish: Wish::default(), left: Arc::default(), post: Arc::clone(&post) };
     life.live(side, pulse, recycle::max_lifetime(&assign.limits, assign.worker), None, None)?;
     if let Some(memory) = Memory::of(&assign.limits, &life.wish) {
         tokio::spawn(look_at(memory));
@@ -106,6 +108,7 @@ pub(super) async fn run(
             outcome = &mut plugin => break outcome,
         }
     };
+    post.last_words();
     verdict(side, outcome)
 }
 

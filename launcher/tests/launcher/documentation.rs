@@ -192,6 +192,11 @@ fn the_page_about_sockets_does_what_it_says() {
 }
 
 #[test]
+fn the_page_about_messages_does_what_it_says() {
+    follow("how-to/messages.md", 5);
+}
+
+#[test]
 fn the_references_are_what_the_program_prints() {
     let site = Site::new();
     for subject in ["cli", "configuration"] {

@@ -22,9 +22,13 @@
 //! | `/print?NUMBER`, `/count?LINES` | prints that number, or so many numbered lines | the same |
 //! | `/escapes` | prints what a terminal would obey, and bytes that are no text | the same |
 //! | `/fail-body`, `/short`, `/long` | the response is cut off, or 500 | the same |
+//! | `/channel-HOW` | speaks to the master itself, as [`channel`] says | 404 |
 //! | `/slow?MS` | answers late | answers late |
 
 #![cfg_attr(not(target_family = "wasm"), expect(unsafe_code, reason = "a segmentation fault on purpose"))]
+
+#[cfg(not(target_family = "wasm"))]
+mod channel;
 
 use std::io::Write;
 use std::sync::Mutex;
@@ -188,6 +192,13 @@ async fn handle(request: Request) -> Result<Response, http::Error> {
             let block = vec![1; usize::try_from(number).unwrap_or(0) << 20];
             LEAK.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(block);
             log::warn!(mebibytes = number; "leaked as it was told to");
+        }
+        #[cfg(not(target_family = "wasm"))]
+        path if path.starts_with("/channel-") => {
+            return Ok(match channel::abuse(path.trim_start_matches("/channel-")) {
+                Some(()) => "done as it was told to\n".into_response(),
+                None => StatusCode::NOT_FOUND.into_response(),
+            });
         }
         _ => return Ok(StatusCode::NOT_FOUND.into_response()),
     }

@@ -12,6 +12,7 @@
 mod buffer;
 mod incoming;
 mod outgoing;
+mod post;
 #[cfg(feature = "tokio")]
 pub(crate) mod runtime;
 pub mod socket;
@@ -22,6 +23,7 @@ use std::any::Any;
 use std::ffi::c_void;
 use std::fmt::Display;
 use std::future::Future;
+use std::mem::{MaybeUninit, offset_of};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::{Arc, OnceLock};
@@ -34,6 +36,7 @@ use crate::export::Http;
 use crate::log::Level;
 
 pub(crate) use incoming::Incoming;
+pub(crate) use post::Sending;
 
 /// The exported constant of a plugin.
 pub const fn descriptor<P: Http>(name: &str, version: &str, panic_aborts: bool) -> abi::Plugin {
@@ -177,17 +180,25 @@ unsafe fn failed(error: *mut abi::Chunk, message: String) -> i32 {
 /// # Safety
 /// `host` is the host's table, which is constant and lives as long as the process, and `error` a chunk that can be written.
 unsafe fn host_is_set(host: *const abi::Host, error: *mut abi::Chunk) -> i32 {
-    // SAFETY: this function's requirement; abi and size are the first fields of every version.
-    let host: &'static abi::Host = unsafe { &*host };
-    if host.abi != abi::ABI || (host.size as usize) < size_of::<abi::Host>() {
+    // SAFETY: this function's requirement; abi and size are the first fields of every version. It may be older than ours,
+    // and shorter.
+    let (version, size) = unsafe { ((*host).abi, (*host).size as usize) };
+    if version != abi::ABI || size < offset_of!(abi::Host, send) {
         let message = format!(
-            "the launcher speaks version {} of the plugin interface, this plugin was built for version {}: rebuild it with the worker-sdk of this launcher",
-            host.abi,
+            "the launcher speaks version {version} of the plugin interface, this plugin was built for version {}: rebuild it with the worker-sdk of this launcher",
             abi::ABI
         );
         // SAFETY: this function's requirement.
         return unsafe { failed(error, message) };
     }
+    // SAFETY: zeros are a table without the functions that may be missing; as much of it as the host has is read, which
+    // has all the others.
+    let host: &'static abi::Host = unsafe {
+        let mut own = Box::new(MaybeUninit::<abi::Host>::zeroed());
+        let known = size.min(size_of::<abi::Host>());
+        std::ptr::copy_nonoverlapping(host.cast::<u8>(), own.as_mut_ptr().cast::<u8>(), known);
+        Box::leak(own).assume_init_ref()
+    };
     if HOST.set(Host(host)).is_err() {
         // SAFETY: this function's requirement.
         return unsafe { failed(error, "init was called twice".to_owned()) };

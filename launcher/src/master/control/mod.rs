@@ -19,7 +19,8 @@ use tokio::sync::oneshot;
 
 use super::journal::Name;
 use super::orders::Scale;
-use crate::api::{ConfigInForce, Outcome, Plan, Refusal, Upgrading};
+use super::post::Receiver;
+use crate::api::{ConfigInForce, Delivered, Outcome, Plan, Refusal, Upgrading};
 use crate::config::Config;
 
 pub(super) use report::Snapshot;
@@ -60,6 +61,15 @@ pub(super) enum Order {
         /// Without waiting for what is in flight.
         now: bool,
     },
+    /// Give plugins a message.
+    Send {
+        /// The service.
+        service: String,
+        /// Which of its workers.
+        receiver: Receiver,
+        /// The message.
+        message: serde_json::Value,
+    },
     /// Tell the configuration in force.
     Config,
     /// Tell what a configuration would change.
@@ -81,6 +91,8 @@ pub(super) enum Reply {
     Begun(Vec<Begun>),
     /// The configuration in force.
     Config(ConfigInForce),
+    /// Who has taken a message.
+    Delivered(Delivered),
     /// What would change.
     Plan(Plan),
     /// What takes over.

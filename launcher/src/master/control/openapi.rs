@@ -40,7 +40,7 @@ fn operation(route: &Route, schemas: &mut SchemaGenerator) -> Value {
     let mut responses = serde_json::Map::new();
     let (kind, schema) = response(route.operation, schemas);
     responses.insert("200".to_owned(), answer("Done", kind, schema.clone()));
-    if route.method == Method::POST && route.operation != Operation::Plan {
+    if route.method == Method::POST && !matches!(route.operation, Operation::Plan | Operation::Send) {
         responses.insert("202".to_owned(), answer("Begun; nobody waits for the end", kind, schema));
     }
     responses.insert("default".to_owned(), answer("Refused", "application/json", json!(refusal)));
@@ -57,6 +57,7 @@ fn operation(route: &Route, schemas: &mut SchemaGenerator) -> Value {
         Operation::Scale => Some((json!(schemas.subschema_for::<api::Scale>()), true)),
         Operation::Plan | Operation::Apply => Some((json!(schemas.subschema_for::<api::ConfigFile>()), false)),
         Operation::Upgrade => Some((json!(schemas.subschema_for::<api::Upgrade>()), false)),
+        Operation::Send => Some((json!(schemas.subschema_for::<api::Send>()), true)),
         _ => None,
     };
     if let Some((schema, required)) = body {
@@ -87,6 +88,7 @@ fn response(operation: Operation, schemas: &mut SchemaGenerator) -> (&'static st
         Operation::Plan => json!(schemas.subschema_for::<api::Plan>()),
         Operation::Apply => json!(schemas.subschema_for::<api::Applied>()),
         Operation::Upgrade => json!(schemas.subschema_for::<api::Upgrading>()),
+        Operation::Send => json!(schemas.subschema_for::<api::Delivered>()),
         Operation::Events | Operation::Logs => {
             return ("application/jsonl", json!(schemas.subschema_for::<api::Record>()));
         }
@@ -111,7 +113,7 @@ fn parameters(route: &Route) -> Vec<Value> {
             parameters.push(query("since", "string", "A time (RFC 3339), or how long ago (10m)"));
             parameters.push(query("service", "string", "Of these services only, separated by commas"));
         }
-        Operation::Plan | Operation::Upgrade => {}
+        Operation::Plan | Operation::Upgrade | Operation::Send => {}
         _ if route.method == Method::POST => {
             parameters.push(query("wait", "boolean", "Answer when it has ended, with how it ended"));
         }

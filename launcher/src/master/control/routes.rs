@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::super::Event;
 use super::super::journal::Journal;
 use super::super::orders::Scale;
+use super::super::post::Receiver;
 use super::server::{Doing, Seat};
 use super::{Begun, Order, Reply, Request, openapi, stream};
 use crate::api::{self, Outcome, OutcomeResult, Outcomes, Refusal, RefusalCode};
@@ -59,6 +60,7 @@ pub(super) enum Operation {
     Plan,
     Apply,
     Upgrade,
+    Send,
     Events,
     Logs,
 }
@@ -107,6 +109,7 @@ pub(super) static ROUTES: &[Route] = &[
     route(Method::POST, "/v1/config/plan", Operation::Plan, "What a configuration would change; nothing is changed"),
     route(Method::POST, "/v1/config/apply", Operation::Apply, "Change what differs in a configuration"),
     route(Method::POST, "/v1/upgrade", Operation::Upgrade, "Let another version of the launcher take over"),
+    route(Method::POST, "/v1/messages", Operation::Send, "Give the plugin of a worker, or of several, a message"),
     route(Method::GET, "/v1/events", Operation::Events, "What happened, as JSON lines"),
     route(Method::GET, "/v1/logs", Operation::Logs, "What happened and what workers wrote, as JSON lines"),
 ];
@@ -225,6 +228,16 @@ async fn answer(
             })?;
             Order::Scale(name, scale)
         }
+        Operation::Send => {
+            let api::Send { service, slot, worker, message } = read(&body).map_err(refused)?;
+            let receiver = match (slot, worker) {
+                (None, None) => Receiver::Every,
+                (Some(slot), None) => Receiver::Slot(slot),
+                (None, Some(worker)) => Receiver::Worker(worker),
+                (Some(_), Some(_)) => return Err(refused(bad("either a slot or a worker".to_owned()))),
+            };
+            Order::Send { service, receiver, message }
+        }
         Operation::Config => Order::Config,
         Operation::Plan => Order::Plan(read_or_default::<api::ConfigFile>(&body).map_err(refused)?.path),
         Operation::Apply => Order::Apply(read_or_default::<api::ConfigFile>(&body).map_err(refused)?.path),
@@ -242,6 +255,7 @@ async fn answer(
             let status = if wait { StatusCode::OK } else { StatusCode::ACCEPTED };
             Ok(json(status, &api::Applied { plan, outcomes: outcomes(begun, wait).await }))
         }
+        Reply::Delivered(delivered) => Ok(json(StatusCode::OK, &delivered)),
         Reply::Upgrading(upgrading) => Ok(json(StatusCode::ACCEPTED, &upgrading)),
         Reply::Status(_) => Err(unforeseen()),
     }

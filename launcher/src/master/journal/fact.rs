@@ -210,6 +210,12 @@ pub enum Fact {
         silent_ms: u64,
         backtrace: Vec<String>,
     },
+    MessageRefused {
+        service: Name,
+        worker: u64,
+        who: String,
+        reason: String,
+    },
     Exited {
         #[serde(flatten)]
         worker: WorkerName,
@@ -352,6 +358,7 @@ impl Fact {
             | Fact::SpawnFailed { .. } => Level::Error,
             Fact::Exited { expected: false, .. }
             | Fact::Stuck { .. }
+            | Fact::MessageRefused { .. }
             | Fact::Trouble { .. }
             | Fact::Adopted { .. }
             | Fact::KeeperReplaced { .. }
@@ -399,6 +406,7 @@ impl Fact {
             | Fact::ServiceStarted { service, .. }
             | Fact::Scaled { service, .. }
             | Fact::Restarted { service, .. }
+            | Fact::MessageRefused { service, .. }
             | Fact::LinesDropped { service, .. }
             | Fact::ServiceRemoved { service } => Some(service),
             Fact::Spawned(worker)

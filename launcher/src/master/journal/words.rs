@@ -74,6 +74,9 @@ impl Fact {
                     Took(*silent_ms)
                 )
             }
+            Fact::MessageRefused { worker, who, reason, .. } => {
+                format!("a message {who} was not taken by worker {worker}: {reason}")
+            }
             Fact::Exited { worker: w, reason, .. } => {
                 format!("worker {} (pid {}, generation {}) {reason}", w.worker.0, w.pid, w.generation.0)
             }

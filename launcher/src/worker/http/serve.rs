@@ -24,6 +24,7 @@ use super::handover::{self, Arrival, Arrived, Departure, Ended, Errand, Origin, 
 use super::track::Track;
 use super::{Event, HEAD_MAX, Peer, Report, connection};
 use crate::channel::balance::Board;
+use crate::channel::post::Fate;
 use crate::channel::statistics::Counters;
 use crate::channel::{self, Limits};
 use crate::sys::accept::{self, Acceptor, PeerAddress, Registration, Stream};
@@ -192,6 +193,18 @@ impl Seats {
     }
 }
 
+impl<P> Shared<P> {
+    /// It was told to leave.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.seats.draining.load(Acquire)
+    }
+
+    /// Every seat is taken.
+    pub(super) fn is_full(&self) -> bool {
+        self.seats.taken().len() >= usize::try_from(self.limits.connections.max(1)).unwrap_or(usize::MAX)
+    }
+}
+
 /// A connection's place; given back when its task ends, however it ends.
 struct Seat {
     id: u64,
@@ -276,6 +289,13 @@ impl<P: HttpPlugin> Server<P> {
         if self.doors.iter().all(|door| door.acceptor.registration() == Registration::Exclusive) {
             self.balance = self.shared.seats.board.set(board).is_ok().then(Balance::default);
         }
+    }
+
+    /// Where connections go that plugins of other workers pass on, each with what was read of it. To be used on the
+    /// thread that serves.
+    pub fn door(&self) -> Box<dyn Fn(OwnedFd, Vec<u8>) -> Fate + Send + Sync> {
+        let shared = Arc::clone(&self.shared);
+        Box::new(move |descriptor, read| shared.take_in(descriptor, read))
     }
 
     /// Accepts and serves until told to drain, then until the last connection is closed. Nothing that happens on a

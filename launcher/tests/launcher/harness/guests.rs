@@ -111,7 +111,7 @@ pub(crate) fn examples() {
         command.args(["build", "--release", "--manifest-path"]).arg(project().join("Cargo.toml")).args(more);
         output(&mut command);
     };
-    cargo(Path::new("cargo"), &["-p", "hello", "-p", "json-api", "-p", "proxy"]);
+    cargo(Path::new("cargo"), &["-p", "dispatcher", "-p", "hello", "-p", "json-api", "-p", "proxy"]);
     cargo(&project().join("scripts/wasm-cargo"), &["-p", "hello", "--target", "wasm32-wasip2"]);
 }
 
@@ -119,7 +119,7 @@ pub(crate) fn examples() {
 const PLUGINS: [&str; 4] = ["hello", "misbehave", "showcase", "static-files"];
 
 /// Those that are native only.
-const NATIVE: [&str; 5] = ["echo-lines", "json-api", "misbehave-sockets", "udp-responder", "unix-server"];
+const NATIVE: [&str; 6] = ["courier", "echo-lines", "json-api", "misbehave-sockets", "udp-responder", "unix-server"];
 
 /// A first-party plugin as a native library.
 pub(crate) fn native(name: &str) -> PathBuf {

@@ -8,8 +8,9 @@ use bytes::Bytes;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::Departure;
 use super::message::{self, Item, MESSAGE_MAX};
+use super::{Arrival, Departure};
+use crate::channel::post::Fate;
 use crate::sys::accept::{PeerAddress, Stream};
 use crate::sys::{passing, readiness};
 use crate::worker::http::serve::Shared;
@@ -137,6 +138,29 @@ impl<P: HttpPlugin> Shared<P> {
                 let (listener, authority) = (item.listener.as_str().into(), item.authority.as_str().into());
                 self.seat(stream, Peer { address, listener, authority }, item.arrival()).drain();
             }
+        }
+    }
+
+    /// Serves a connection that the plugin of another worker passes on, of which `read` was read already.
+    pub(in crate::worker::http) fn take_in(self: &Arc<Self>, descriptor: OwnedFd, read: Vec<u8>) -> Fate {
+        if self.is_leaving() {
+            return Fate::NotWanted;
+        }
+        if self.is_full() {
+            return Fate::NoRoom;
+        }
+        match passing::adopt(descriptor) {
+            Ok((stream, address)) => {
+                // It came by no listener; what asks for one gets the first.
+                let (listener, authority) =
+                    self.listeners.first().cloned().unwrap_or_else(|| ("messages".into(), "localhost".into()));
+                let arrival = Arrival { prefix: read.into(), ..Arrival::default() };
+                self.seat(stream, Peer { address, listener, authority }, arrival);
+                Fate::Taken
+            }
+            // The client has reset it meanwhile: there is nothing left to serve.
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => Fate::Taken,
+            Err(_) => Fate::Unfit,
         }
     }
 

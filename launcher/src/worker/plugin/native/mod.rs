@@ -15,6 +15,7 @@ mod content_type;
 mod lend;
 mod manifest;
 mod owned;
+pub(in crate::worker) mod post;
 mod response;
 mod serve;
 mod socket;
@@ -264,6 +265,8 @@ fn host_table(config: &serde_json::Value, identity: Identity<'_>) -> *const abi:
         reserved: 0,
         wakers: &raw const waker::TABLE,
         log,
+        send: Some(post::send),
+        receive: Some(post::receive),
     }))
 }
 

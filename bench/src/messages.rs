@@ -1,0 +1,121 @@
+//! Messages and descriptors between two workers and back, beside Node's `process.send` between a process and its child.
+//!
+//! Both sides echo JSON (`{"n":1}` and the like) in user code, and both check that everything comes back in its order. Rounds
+//! alternate, so that what slows the machine down slows both.
+
+use std::error::Error;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use crate::server::{Places, Server, launcher};
+
+/// What is counted: its name here, Node's word and how many there, the courier's path and how many here.
+struct Kind {
+    name: &'static str,
+    node: (&'static str, u64),
+    courier: (&'static str, u64),
+    /// How many are on their way at once.
+    windows: &'static [u64],
+}
+
+const KINDS: [Kind; 2] = [
+    Kind { name: "messages", node: ("messages", 20_000), courier: ("/ping", 100_000), windows: &[1, 100, 1000] },
+    Kind { name: "descriptors", node: ("handles", 2_000), courier: ("/handles", 20_000), windows: &[1, 100, 1000] },
+];
+
+/// Measures and prints a table.
+pub(crate) fn compare(places: &Places, rounds: usize) -> Result<(), Box<dyn Error>> {
+    let server = launcher(
+        "couriers",
+        places,
+        &places.built.join("libcourier.so"),
+        ", workers: 2, limits: { request_timeout: 10m }",
+    )?;
+    let mut courier = Courier::in_slot_0(&server)?;
+    println!("{:<12} {:>8} {:>14} {:>14} {:>8}", "", "at once", "Node, 1/s", "launcher, 1/s", "ratio");
+    for kind in &KINDS {
+        for window in kind.windows {
+            // The courier pays once for looking up its peer.
+            courier.rate(kind.courier.0, 100, *window)?;
+            let (mut node, mut ours, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+            for _ in 0..rounds {
+                let there = node_rate(&places.project, kind.node, *window)?;
+                let here = courier.rate(kind.courier.0, kind.courier.1, *window)?;
+                node.push(there);
+                ours.push(here);
+                ratios.push(here / there);
+            }
+            let (node, ours, ratio) = (median(&mut node), median(&mut ours), median(&mut ratios));
+            println!("{:<12} {window:>8} {node:>14.0} {ours:>14.0} {ratio:>8.1}", kind.name);
+        }
+    }
+    Ok(())
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or_default()
+}
+
+fn node_rate(project: &Path, (kind, count): (&str, u64), window: u64) -> Result<f64, Box<dyn Error>> {
+    let mut node = Command::new("node");
+    node.arg(project.join("bench/node/messages.js")).args([kind, &count.to_string(), &window.to_string()]);
+    let output = node.output().map_err(|error| format!("node does not start: {error}"))?;
+    rate(&String::from_utf8_lossy(&output.stdout))
+        .ok_or_else(|| format!("node {kind}: {}\n{}", output.status, String::from_utf8_lossy(&output.stderr)).into())
+}
+
+/// The number behind `"rate":`.
+fn rate(answer: &str) -> Option<f64> {
+    let (_, rest) = answer.split_once("\"rate\":")?;
+    rest.split(['}', ',']).next()?.trim().parse().ok()
+}
+
+/// A connection to the courier that asks.
+struct Courier(BufReader<TcpStream>);
+
+impl Courier {
+    fn in_slot_0(server: &Server) -> Result<Courier, Box<dyn Error>> {
+        for _ in 0..100 {
+            let mut courier = Courier::connect(server.address)?;
+            if courier.ask("/")?.contains("\"slot\":0") {
+                return Ok(courier);
+            }
+        }
+        Err("no connection came to the worker in slot 0".into())
+    }
+
+    fn connect(address: SocketAddr) -> Result<Courier, Box<dyn Error>> {
+        let stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(Duration::from_secs(300)))?;
+        Ok(Courier(BufReader::new(stream)))
+    }
+
+    fn rate(&mut self, path: &str, count: u64, window: u64) -> Result<f64, Box<dyn Error>> {
+        let answer = self.ask(&format!("{path}?1,{count},{window}"))?;
+        rate(&answer).ok_or_else(|| format!("the courier says {answer}").into())
+    }
+
+    fn ask(&mut self, target: &str) -> Result<String, Box<dyn Error>> {
+        self.0.get_mut().write_all(format!("GET {target} HTTP/1.1\r\nhost: bench\r\n\r\n").as_bytes())?;
+        let mut length = 0;
+        loop {
+            let mut line = String::new();
+            if self.0.read_line(&mut line)? == 0 {
+                return Err("the courier has closed the connection".into());
+            }
+            if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                length = value.trim().parse()?;
+            }
+            if line.trim().is_empty() {
+                break;
+            }
+        }
+        let mut body = vec![0; length];
+        self.0.read_exact(&mut body)?;
+        Ok(String::from_utf8(body)?)
+    }
+}

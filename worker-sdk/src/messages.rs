@@ -1,0 +1,325 @@
+//! Messages between workers, and what travels with them: JSON, descriptors, connections.
+//!
+//! ```no_run
+//! use worker_sdk::messages::{self, To};
+//!
+//! # #[derive(serde::Serialize, serde::Deserialize)]
+//! #[derive(Debug)]
+//! struct Forget { key: String }
+//!
+//! /// `start = listen`: from here on this worker receives messages.
+//! async fn listen() -> Result<(), String> {
+//!     let mut messages = messages::messages();
+//!     std::thread::spawn(move || {
+//!         messages::block_on(async {
+//!             while let Some(message) = messages.next().await {
+//!                 if let Ok(Forget { key }) = message.json() {
+//!                     println!("forget {key}");
+//!                 }
+//!             }
+//!         })
+//!     });
+//!     Ok(())
+//! }
+//!
+//! /// In a handler: every other worker of this service is to forget the key.
+//! async fn forget(key: String) -> Result<(), messages::SendError> {
+//!     let me = worker_sdk::worker();
+//!     messages::send(To::every(me.service), &Forget { key }).await
+//! }
+//! ```
+//!
+//! - What [`send`] returns is done when the receiver's plugin has the message, or says why it has not. Nothing is lost without
+//!   a word.
+//! - What one worker sends to another arrives in the order in which it was sent.
+//! - A receiver that is busy makes its senders wait. Only so many messages are on their way (256 and 128 KiB between two
+//!   workers); await what you send, or it piles up in this process.
+//! - A message has at most 64 KiB as JSON and 16 descriptors. For more, send a file.
+//! - It can be sent from the moment that the worker is ready: not in the `start` hook. It can be received there.
+//!
+//! Native plugins only: a component gets no messages yet.
+
+use std::future::poll_fn;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+#[cfg(feature = "json")]
+use serde_core::Serialize;
+#[cfg(feature = "json")]
+use serde_core::de::DeserializeOwned;
+
+use crate::abi;
+use crate::native;
+pub use crate::native::block_on;
+
+/// Whom a message is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct To(Receiver);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Receiver {
+    Worker(u64),
+    Slot(String, u32),
+    Any(String),
+    Every(String),
+}
+
+impl To {
+    /// The worker of that id: the one that a message came from, say.
+    pub fn worker(id: u64) -> To {
+        To(Receiver::Worker(id))
+    }
+
+    /// The worker that serves in that slot of a service.
+    pub fn slot(service: impl Into<String>, slot: u32) -> To {
+        To(Receiver::Slot(service.into(), slot))
+    }
+
+    /// One worker of a service, each in its turn; never this one.
+    pub fn any(service: impl Into<String>) -> To {
+        To(Receiver::Any(service.into()))
+    }
+
+    /// Every worker of a service but this one. No descriptor can be sent to several.
+    pub fn every(service: impl Into<String>) -> To {
+        To(Receiver::Every(service.into()))
+    }
+}
+
+/// Why a message was not taken. What was to travel with it is here again, except for what the receiver was given.
+#[derive(Debug)]
+pub struct SendError {
+    /// What is wrong.
+    pub reason: Reason,
+    /// The descriptors.
+    pub descriptors: Vec<OwnedFd>,
+}
+
+/// See [`SendError`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Reason {
+    /// More than 64 KiB, or more than 16 descriptors.
+    TooLarge,
+    /// There is no such service, or no worker of it (in that slot) that serves.
+    Nobody,
+    /// The receiver ended before it said that it has the message. It may have seen it.
+    Gone,
+    /// The receiver's plugin receives no messages, or the worker takes no connections any more.
+    NotWanted,
+    /// The receiver, or this process, may not open as many descriptors.
+    NoRoom,
+    /// To itself, descriptors to several, no open descriptor, or one that is no connection.
+    Bad,
+    /// The worker is not yet ready, or this is no worker.
+    NotReady,
+    /// The message is no JSON.
+    NotJson,
+}
+
+impl std::fmt::Display for SendError {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(match self.reason {
+            Reason::TooLarge => "the message is too large: 64 KiB and 16 descriptors are the most",
+            Reason::Nobody => "there is no worker that the message could go to",
+            Reason::Gone => "the receiver ended before it took the message",
+            Reason::NotWanted => "the receiver takes no messages",
+            Reason::NoRoom => "too many open descriptors",
+            Reason::Bad => "the message cannot be sent like this",
+            Reason::NotReady => "messages can be sent once the worker is ready",
+            Reason::NotJson => "the message cannot be written as JSON",
+        })
+    }
+}
+
+impl std::error::Error for SendError {}
+
+impl Reason {
+    fn of(code: i32) -> Reason {
+        match code {
+            abi::SEND_TOO_LARGE => Reason::TooLarge,
+            abi::SEND_NOBODY => Reason::Nobody,
+            abi::SEND_NOT_WANTED => Reason::NotWanted,
+            abi::SEND_NO_ROOM => Reason::NoRoom,
+            abi::SEND_NOT_READY => Reason::NotReady,
+            abi::SEND_BAD => Reason::Bad,
+            _ => Reason::Gone,
+        }
+    }
+}
+
+/// A message that was sent: await it to know that the receiver's plugin has it, or why not. Dropped, it changes nothing
+/// about the message.
+#[derive(Debug)]
+#[must_use = "whether the message was taken is known when this is awaited"]
+pub struct Sending {
+    state: State,
+    descriptors: Vec<OwnedFd>,
+}
+
+#[derive(Debug)]
+enum State {
+    Sent(native::Sending),
+    Failed(Reason),
+}
+
+impl Future for Sending {
+    type Output = Result<(), SendError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let reason = match &mut self.state {
+            State::Failed(reason) => *reason,
+            State::Sent(sending) => match sending.poll(context) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(abi::READY) => {
+                    self.descriptors.clear();
+                    return Poll::Ready(Ok(()));
+                }
+                Poll::Ready(code) => Reason::of(code),
+            },
+        };
+        Poll::Ready(Err(SendError { reason, descriptors: std::mem::take(&mut self.descriptors) }))
+    }
+}
+
+/// Sends a message. What is awaited is that the receiver's plugin has it; it is sent whether or not that is awaited.
+///
+/// # Errors
+/// See [`Reason`].
+#[cfg(feature = "json")]
+pub fn send<T: Serialize + ?Sized>(to: To, message: &T) -> Sending {
+    send_with(to, message, Vec::new())
+}
+
+/// Sends a message with open descriptors: sockets, files, whatever has a number. The receiver gets its own; these are
+/// closed when it has them.
+///
+/// # Errors
+/// See [`Reason`]; the descriptors come back.
+#[cfg(feature = "json")]
+pub fn send_with<T: Serialize + ?Sized>(to: To, message: &T, descriptors: Vec<OwnedFd>) -> Sending {
+    match serde_json::to_vec(message) {
+        Ok(payload) => send_json(to, &payload, descriptors),
+        Err(_) => Sending { state: State::Failed(Reason::NotJson), descriptors },
+    }
+}
+
+/// Sends bytes that are JSON already.
+///
+/// # Errors
+/// See [`Reason`]; the descriptors come back.
+pub fn send_json(to: To, json: &[u8], descriptors: Vec<OwnedFd>) -> Sending {
+    deliver(&to, abi::LETTER_MESSAGE, json, descriptors)
+}
+
+/// Passes a client's connection to a worker whose plugin answers requests: its HTTP side serves it as if it had accepted it.
+/// `read` is what was read of it already, at most 64 KiB.
+///
+/// ```no_run
+/// # use worker_sdk::messages::{self, To};
+/// # async fn pass(client: std::net::TcpStream, head: &[u8]) -> Result<(), messages::SendError> {
+/// messages::pass(To::slot("shards", 2), client.into(), head).await
+/// # }
+/// ```
+///
+/// # Errors
+/// See [`Reason`]; the connection comes back.
+pub fn pass(to: To, connection: OwnedFd, read: &[u8]) -> Sending {
+    deliver(&to, abi::LETTER_CONNECTION, read, vec![connection])
+}
+
+fn deliver(to: &To, kind: u32, payload: &[u8], descriptors: Vec<OwnedFd>) -> Sending {
+    let numbers: Vec<i32> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
+    let (code, worker, slot, service) = match &to.0 {
+        Receiver::Worker(worker) => (abi::TO_WORKER, *worker, 0, ""),
+        Receiver::Slot(service, slot) => (abi::TO_SLOT, 0, *slot, service.as_str()),
+        Receiver::Any(service) => (abi::TO_ANY, 0, 0, service.as_str()),
+        Receiver::Every(service) => (abi::TO_EVERY, 0, 0, service.as_str()),
+    };
+    let letter = abi::Letter {
+        size: size_of::<abi::Letter>() as u32,
+        kind,
+        to: code,
+        slot,
+        worker,
+        service: abi::Str::new(service.as_bytes()),
+        payload: abi::Str::new(payload),
+        descriptors: numbers.as_ptr(),
+        descriptors_len: numbers.len(),
+    };
+    let sent = native::host().map_or(Err(abi::SEND_NOT_READY), |host| host.send(&letter));
+    let state = match sent {
+        Ok(sending) => State::Sent(sending),
+        Err(code) => State::Failed(Reason::of(code)),
+    };
+    Sending { state, descriptors }
+}
+
+/// Who sent a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum From {
+    /// Another worker. To answer, send to [`To::worker`] of its id.
+    Worker {
+        /// Its id.
+        id: u64,
+        /// Its service.
+        service: String,
+        /// Its place among the service's workers.
+        slot: u32,
+    },
+    /// An operator: `launcher send`.
+    Operator,
+}
+
+/// A message that came.
+#[derive(Debug)]
+pub struct Message {
+    /// Who sent it.
+    pub from: From,
+    /// JSON, if the sender keeps to the custom.
+    pub payload: Bytes,
+    /// What came with it.
+    pub descriptors: Vec<OwnedFd>,
+}
+
+impl Message {
+    /// The message as a `T`.
+    ///
+    /// # Errors
+    /// It is no JSON, or does not fit the type.
+    #[cfg(feature = "json")]
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
+        serde_json::from_slice(&self.payload)
+    }
+}
+
+/// The messages of this worker. Whoever asked last gets the next one; one of these is enough.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Messages {}
+
+/// From now on this worker receives messages: ask in the `start` hook, so that none is refused.
+pub fn messages() -> Messages {
+    if let Some(host) = native::host() {
+        host.listen();
+    }
+    Messages {}
+}
+
+impl Messages {
+    /// The next message; `None`: this is no worker, or its launcher has no messages.
+    pub async fn next(&mut self) -> Option<Message> {
+        poll_fn(|context| self.poll_next(context)).await
+    }
+
+    /// See [`Messages::next`].
+    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Message>> {
+        match native::host() {
+            Some(host) => host.receive(context),
+            None => Poll::Ready(None),
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! Messages across the border: the plugin's side.
+
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+
+use super::Host;
+use super::waker::lend;
+use crate::abi;
+use crate::messages::{From, Message};
+
+/// A message that was sent; dropped, it changes nothing.
+#[derive(Debug)]
+pub(crate) struct Sending(abi::Sending);
+
+// SAFETY: polled by one thread at a time (it takes `&mut self`), dropped on any, by the contract.
+unsafe impl Send for Sending {}
+
+impl Sending {
+    pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<i32> {
+        let Some(poll) = self.0.poll else { return Poll::Ready(abi::SEND_GONE) };
+        // SAFETY: not dropped yet, and not polled after its end: the caller stops then.
+        match unsafe { poll(self.0.data, lend(context.waker())) } {
+            abi::PENDING => Poll::Pending,
+            code => Poll::Ready(code),
+        }
+    }
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        if let Some(drop) = self.0.drop.take() {
+            // SAFETY: once (taken), with its own argument.
+            unsafe { drop(self.0.data) }
+        }
+    }
+}
+
+impl Host {
+    /// Sends; otherwise the code that says why not.
+    pub(crate) fn send(self, letter: &abi::Letter) -> Result<Sending, i32> {
+        let Some(send) = self.0.send else { return Err(abi::SEND_NOT_READY) };
+        let mut sending = Sending(abi::Sending::NONE);
+        // SAFETY: what the letter borrows lives as long as the reference to it; the out-parameter is ours.
+        match unsafe { send(letter, &raw mut sending.0) } {
+            abi::PENDING => Ok(sending),
+            code => Err(code),
+        }
+    }
+
+    /// From now on messages are received.
+    pub(crate) fn listen(self) {
+        // One that is here already stays: nothing is here before the first call.
+        if let Poll::Ready(Some(message)) = self.receive(&mut Context::from_waker(Waker::noop())) {
+            crate::log::warn!("a message came before anybody listened: {} bytes", message.payload.len());
+        }
+    }
+
+    /// The next message; `None`: there never is one.
+    pub(crate) fn receive(self, context: &mut Context<'_>) -> Poll<Option<Message>> {
+        let Some(receive) = self.0.receive else { return Poll::Ready(None) };
+        let mut arrival = Arrival(abi::Arrival::EMPTY);
+        // SAFETY: the out-parameter is ours for the call.
+        match unsafe { receive(lend(context.waker()), &raw mut arrival.0) } {
+            abi::READY => Poll::Ready(Some(arrival.import())),
+            abi::PENDING => Poll::Pending,
+            _ => Poll::Ready(None),
+        }
+    }
+}
+
+/// A message of the host's, released when it is dropped.
+struct Arrival(abi::Arrival);
+
+impl Arrival {
+    fn import(&self) -> Message {
+        // SAFETY: the host's texts, constant until the arrival is released.
+        let (service, payload) = unsafe { (self.0.service.get(), self.0.payload.get()) };
+        let from = match self.0.from {
+            abi::FROM_WORKER => From::Worker {
+                id: self.0.worker,
+                service: String::from_utf8_lossy(service.unwrap_or_default()).into_owned(),
+                slot: self.0.slot,
+            },
+            _ => From::Operator,
+        };
+        let numbers: &[i32] = match self.0.descriptors_len {
+            0 => &[],
+            // SAFETY: the host's array of that many numbers, constant until the arrival is released.
+            length => unsafe { std::slice::from_raw_parts(self.0.descriptors, length) },
+        };
+        // SAFETY: open descriptors that are ours from now on, by the contract.
+        let descriptors = numbers.iter().map(|number| unsafe { OwnedFd::from_raw_fd(*number) }).collect();
+        Message { from, payload: Bytes::copy_from_slice(payload.unwrap_or_default()), descriptors }
+    }
+}
+
+impl Drop for Arrival {
+    fn drop(&mut self) {
+        if let Some(release) = self.0.release.take() {
+            // SAFETY: once (taken), with its own argument.
+            unsafe { release(self.0.owner) }
+        }
+    }
+}
