@@ -8,6 +8,7 @@ mod bare;
 mod client;
 mod messages;
 mod server;
+mod spread;
 mod table;
 mod usage;
 
@@ -21,7 +22,9 @@ use table::{Row, Sample};
 
 const USAGE: &str =
     "cargo run --release -p bench -- [messages] [--rounds N] [--seconds S] [--connections C] [--only TEXT] [--markdown]
+       cargo run --release -p bench -- spread
   messages         messages between workers beside Node's, and nothing else
+  spread           how connections spread over workers, and nothing else
   --rounds N       rounds (11)
   --seconds S      load for each server in a round (1)
   --connections C  keep-alive connections (16)
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
         Some("messages") => {
             options(arguments.skip(1)).map_err(Into::into).and_then(|options| compare_messages(&options))
         }
+        Some("spread") => spread(),
         _ => options(arguments).map_err(Into::into).and_then(|options| run(&options)),
     };
     match outcome {
@@ -80,25 +84,30 @@ fn options(mut arguments: impl Iterator<Item = String>) -> Result<Options, Strin
 
 /// `bench messages`: only `--rounds` counts.
 fn compare_messages(options: &Options) -> Result<(), Box<dyn Error>> {
-    let project = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("the project's directory is gone")?;
-    build(project)?;
     let scratch = tempfile::tempdir()?;
+    messages::compare(&prepare(scratch.path(), "courier")?, options.rounds)
+}
+
+/// Builds what is measured, and says where it is.
+fn prepare(scratch: &Path, plugin: &str) -> Result<Places, Box<dyn Error>> {
+    let project = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("the project's directory is gone")?;
+    build(project, plugin)?;
     let program = std::env::current_exe()?;
-    let built = program.parent().ok_or("this program is in no directory")?.to_owned();
-    let places = Places { project: project.to_owned(), built, scratch: scratch.path().to_owned() };
-    messages::compare(&places, options.rounds)
+    Ok(Places {
+        project: project.to_owned(),
+        built: program.parent().ok_or("this program is in no directory")?.to_owned(),
+        scratch: scratch.to_owned(),
+    })
+}
+
+fn spread() -> Result<(), Box<dyn Error>> {
+    let scratch = tempfile::tempdir()?;
+    spread::run(&prepare(scratch.path(), "misbehave")?)
 }
 
 fn run(options: &Options) -> Result<(), Box<dyn Error>> {
-    let project = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("the project's directory is gone")?;
-    build(project)?;
     let scratch = tempfile::tempdir()?;
-    let program = std::env::current_exe()?;
-    let places = Places {
-        project: project.to_owned(),
-        built: program.parent().ok_or("this program is in no directory")?.to_owned(),
-        scratch: scratch.path().to_owned(),
-    };
+    let places = prepare(scratch.path(), "hello")?;
     let mut servers = Vec::new();
     let chosen = |entry: &&Entry| entry.name.contains(&options.only);
     let baselines: Vec<&str> = SERVERS.iter().filter(chosen).map(|entry| entry.baseline).collect();
@@ -121,10 +130,10 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The launcher and its plugin as they are now.
-fn build(project: &Path) -> Result<(), Box<dyn Error>> {
+/// The launcher and a plugin as they are now.
+fn build(project: &Path, plugin: &str) -> Result<(), Box<dyn Error>> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let arguments = ["build", "--release", "--quiet", "-p", "launcher", "-p", "hello", "-p", "courier"];
+    let arguments = ["build", "--release", "--quiet", "-p", "launcher", "-p", plugin];
     match Command::new(cargo).args(arguments).current_dir(project).status() {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(format!("cargo {} failed: {status}", arguments.join(" ")).into()),

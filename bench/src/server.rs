@@ -166,15 +166,15 @@ fn spawn(command: &mut Command) -> Result<Child, String> {
 }
 
 /// Waits until a line of the child's output is what is looked for, and reads on for as long as the child lives.
-fn listen_for<T: Send + 'static>(
+pub(crate) fn listen_for<T: Send + 'static>(
     child: &mut Child,
-    find: impl Fn(&str) -> Option<T> + Clone + Send + 'static,
+    find: impl FnMut(&str) -> Option<T> + Clone + Send + 'static,
 ) -> Result<T, String> {
     let (tell, told) = mpsc::channel();
     let outputs: [Option<Box<dyn Read + Send>>; 2] =
         [child.stdout.take().map(|pipe| Box::new(pipe) as _), child.stderr.take().map(|pipe| Box::new(pipe) as _)];
     for pipe in outputs.into_iter().flatten() {
-        let (tell, find) = (tell.clone(), find.clone());
+        let (tell, mut find) = (tell.clone(), find.clone());
         std::thread::spawn(move || {
             for line in BufReader::new(pipe).lines().map_while(Result::ok) {
                 // Nobody listens any more once it was found.

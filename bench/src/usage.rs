@@ -32,6 +32,17 @@ pub(crate) fn processor_time(family: &[u32]) -> Duration {
     family.iter().map(|pid| scheduled(*pid).or_else(|| ticks(*pid)).unwrap_or_default()).sum()
 }
 
+/// How often the threads of a family went to sleep by themselves: each time they were woken.
+pub(crate) fn sleeps(family: &[u32]) -> u64 {
+    let tasks = family.iter().filter_map(|pid| fs::read_dir(format!("/proc/{pid}/task")).ok()).flatten().flatten();
+    let of = |task: fs::DirEntry| {
+        let status = fs::read_to_string(task.path().join("status")).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
+        line.trim().parse::<u64>().ok()
+    };
+    tasks.filter_map(of).sum()
+}
+
 fn scheduled(pid: u32) -> Option<Duration> {
     let mut total = 0;
     for thread in fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten() {

@@ -32,6 +32,7 @@ pub use crate::sys::socket_kind::Kind as SocketKind;
 
 pub mod balance;
 pub mod dev;
+pub mod offers;
 pub mod post;
 pub mod statistics;
 
@@ -89,6 +90,13 @@ pub enum ToWorker {
         /// JSON.
         message: String,
     },
+    /// Accept on this one, too. Descriptor: the socket.
+    Listen {
+        /// How it is known: as one of [`Assign::listeners`].
+        listener: Listener,
+    },
+    /// Take the connections that the master offers, too ([`offers`]). Descriptor: the worker's end of the pair.
+    Offers,
     /// In `launcher dev`: what to show to a browser from now on.
     Dev(Box<dev::Dev>),
 }
@@ -216,6 +224,10 @@ pub struct Assign {
     /// Connections go to the worker that has the fewest: its seat among them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub balance: Option<balance::Place>,
+    /// The listeners are names alone: what to accept on comes by [`ToWorker::Listen`] or [`ToWorker::Offers`] once the worker
+    /// is ready.
+    #[serde(default)]
+    pub sockets_later: bool,
     /// The launcher is `launcher dev`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dev: Option<Box<dev::Dev>>,

@@ -24,6 +24,7 @@ pub fn differences(was: &Service, is: &Service) -> Vec<String> {
     }
     found.secret("config", Some(&was.config), Some(&is.config));
     found.named("balance", &was.balance, &is.balance);
+    found.shown("scheduling", &was.scheduling.word(), &is.scheduling.word());
     found.named("forwarded", &was.forwarded, &is.forwarded);
     found.shown("reload.watch", &was.reload.watch, &is.reload.watch);
     found.shown("reload.surge", &was.reload.surge, &is.reload.surge);

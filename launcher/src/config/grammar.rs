@@ -143,6 +143,14 @@ pub(super) static SERVICE: &[Key] = &[
         "connections",
         "how connections spread over the workers: in turn, or to those with the fewest open",
     ),
+    key(
+        "scheduling",
+        Form::Choice(&["shared", "reuseport", "round_robin"]),
+        "shared",
+        "round_robin",
+        "who accepts: all workers from one queue, each from a queue of its own, or the master, which passes connections on; \
+         the last two have drawbacks, see docs/how-to/connections.md",
+    ),
     key("reload", Form::Section(RELOAD), "", "", "how a change is rolled out"),
     key("restart", Form::Section(RESTART), "", "", "how crashes are answered"),
     key("stop", Form::Section(STOP), "", "", "how workers leave"),

@@ -44,8 +44,9 @@ impl PartialEq for HttpKeys {
 }
 
 /// Keys of a service that say how HTTP is spoken, which a worker does not do for a plugin of the other kind.
-pub(super) const HTTP_KEYS: [&str; 7] = [
+pub(super) const HTTP_KEYS: [&str; 8] = [
     "balance",
+    "scheduling",
     "forwarded",
     "access_log",
     "limits.request_timeout",

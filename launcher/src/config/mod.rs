@@ -79,6 +79,9 @@ pub struct Service {
     pub config: serde_json::Value,
     /// How connections spread over workers.
     pub balance: Balance,
+    /// Who accepts connections.
+    #[serde(default)]
+    pub scheduling: Scheduling,
     /// Whether the plugin is told the client's address in headers.
     pub forwarded: Forwarded,
     /// Whether and where requests are told.
@@ -158,6 +161,29 @@ pub enum Balance {
     Requests,
     /// The same, and who has too many more than the least loaded stands aside.
     Connections,
+}
+
+/// `scheduling:`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Scheduling {
+    /// Every worker, from one queue.
+    #[default]
+    Shared,
+    /// Every worker, each from a queue of its own among which the kernel chooses (`SO_REUSEPORT`, socket(7)).
+    Reuseport,
+    /// The master, which passes each to the next worker.
+    RoundRobin,
+}
+
+impl Scheduling {
+    /// As written.
+    pub fn word(self) -> &'static str {
+        match self {
+            Scheduling::Shared => "shared",
+            Scheduling::Reuseport => "reuseport",
+            Scheduling::RoundRobin => "round_robin",
+        }
+    }
 }
 
 /// `forwarded:`

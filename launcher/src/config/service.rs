@@ -14,7 +14,9 @@ use super::listen::{self, Resolve};
 use super::reader::{Field, Reader, Section, join};
 use super::taken::{Site, Taken};
 use super::written::{Node, Value};
-use super::{At, Balance, Forwarded, Limits, Listen, Reload, Restart, Service, Wasm, places, units};
+use super::{
+    Address, At, Balance, Forwarded, Limits, Listen, Reload, Restart, Scheduling, Service, Wasm, places, units,
+};
 
 /// Longest name of a service or listener: it becomes part of file names and of every line of the log.
 const LONGEST_NAME: usize = 64;
@@ -45,6 +47,7 @@ pub(super) fn service(
     let env = environment(reader, &service.field("env"));
     let config = settings(reader, &service.field("config"));
     let balance = balance(reader, &service);
+    let scheduling = scheduling(reader, &service, balance, &listen);
     let forwarded = match reader.choice(&service.field("forwarded")) {
         "set" => Forwarded::Set,
         "append" => Forwarded::Append,
@@ -70,6 +73,7 @@ pub(super) fn service(
         env,
         config,
         balance,
+        scheduling,
         forwarded,
         access_log,
         reload,
@@ -313,6 +317,31 @@ fn balance(reader: &mut Reader<'_>, service: &Section<'_>) -> Balance {
         "connections" => Balance::Connections,
         _ => Balance::Requests,
     }
+}
+
+/// Who accepts, if that and the rest can be had together.
+fn scheduling(reader: &mut Reader<'_>, service: &Section<'_>, balance: Balance, listen: &[Listen]) -> Scheduling {
+    let field = service.field("scheduling");
+    let scheduling = match reader.choice(&field) {
+        "reuseport" => Scheduling::Reuseport,
+        "round_robin" => Scheduling::RoundRobin,
+        _ => Scheduling::Shared,
+    };
+    let word = scheduling.word();
+    let Some(node) = field.node.filter(|_| scheduling != Scheduling::Shared) else { return scheduling };
+    if balance == Balance::Connections {
+        let complaint = Complaint::new(format!("`{word}` leaves no choice to `balance: connections`"))
+            .help("only workers that accept from one queue can leave connections to each other: remove one of the two");
+        reader.complain(node.span.clone(), &field.path, complaint);
+    }
+    if let (Scheduling::Reuseport, Some(listen)) =
+        (scheduling, listen.iter().find(|listen| !matches!(listen.address, Address::Tcp(_))))
+    {
+        let complaint = Complaint::new(format!("`{word}` is of TCP alone, and {} is none", quoted(&listen.name)))
+            .help("a Unix socket has one queue, which all workers share");
+        reader.complain(node.span.clone(), &field.path, complaint);
+    }
+    scheduling
 }
 
 fn reload(reader: &mut Reader<'_>, service: &Section<'_>) -> Reload {

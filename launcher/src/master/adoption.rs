@@ -24,7 +24,7 @@ use super::kept::{Estate, Inheritance, Keeping};
 use super::listeners::Key;
 use super::memory::{Clock, IntentThen, Launcher, PhaseThen, ServiceThen, SlotThen, TriggerThen, WorkerThen};
 use super::pool::{self, Generation, Ids, Pool, Slot, WorkerId};
-use super::remembering::{ADMIN, CONTROL, LISTENER, LOCK, WHOLE};
+use super::remembering::{ADMIN, CONTROL, LISTENER, LOCK, WHOLE, socket_name};
 use super::service::{
     self, Aim, Deployable, Intent, Missing, Preparation, Promotion, Rollout, Service, ServiceKey, Settling,
 };
@@ -131,7 +131,9 @@ impl Master {
         master.listeners.inherit(std::mem::take(&mut estate.inherited));
         for listener in launcher.listeners {
             if let Some(socket) = estate.take(&format!("{LISTENER}{}", listener.number)) {
-                master.listeners.adopt(listener.key, listener.number, socket, listener.address);
+                let more = (1..=listener.more).map_while(|index| estate.take(&socket_name(listener.number, index)));
+                let more = more.collect();
+                master.listeners.adopt(listener.key, listener.number, socket, more, listener.address);
             }
         }
         let count = services.len();
@@ -257,7 +259,11 @@ impl Master {
         }
         let spawned = clock.read(then.spawned);
         let (accepts, failure) = (then.accepts, then.failure.clone());
-        self.workers.insert(id, Running { service: key, name, child, spawned, accepts, failure, stuck: None });
+        let sockets = BTreeSet::new();
+        self.workers.insert(id, Running { service: key, name, child, spawned, accepts, sockets, failure, stuck: None });
+        if state.serves() {
+            self.begin_accepting(key, id);
+        }
         if state.serves() {
             // What it was asked to repeat wakes it, and it says how it is. One that is stuck does not.
             self.heard(id);
@@ -394,6 +400,7 @@ fn restore(
         pool,
         hand_over,
         seating,
+        dispatcher: None,
         generations,
         preparation: Preparation::Idle,
         rollout: then

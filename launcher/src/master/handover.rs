@@ -43,6 +43,9 @@ impl Master {
         let (Some(service), Some(running)) = (self.services.get(&key), self.workers.get(&worker)) else { return };
         let staying = service.pool.workers().filter(|(id, other)| *id != worker && other.state.serves()).count();
         let successors = u32::try_from(staying).unwrap_or(u32::MAX);
+        if let Some(dispatcher) = &service.dispatcher {
+            dispatcher.leave(worker);
+        }
         match &service.hand_over {
             Some(pair) if successors > 0 => {
                 running.child.send(ToWorker::Drain { successors }, vec![Arc::clone(&pair.give)]);

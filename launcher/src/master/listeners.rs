@@ -2,6 +2,7 @@
 //! service wants it, so that a connection that waits in its queue is never lost to a change.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -17,14 +18,23 @@ use crate::sys::listener::{self, Kind, ListenError, Options, UnixPath};
 pub struct Bound {
     /// Unique in the launcher's life.
     pub number: u64,
-    /// The socket.
+    /// The socket; where each slot has its own, that of the first.
     pub socket: Arc<OwnedFd>,
+    /// Those of the other slots, in their order. They stay for as long as the first: connections come to them.
+    pub more: Vec<Arc<OwnedFd>>,
     /// As told to workers and people: `127.0.0.1:8080`, `udp://127.0.0.1:53`, `unix:/path`.
     pub address: String,
     /// What it is.
     pub kind: Kind,
     /// Keeps a Unix socket's path while somebody listens there.
     _path: Option<Arc<UnixPath>>,
+}
+
+impl Bound {
+    /// All sockets.
+    pub fn sockets(&self) -> impl Iterator<Item = &Arc<OwnedFd>> {
+        std::iter::once(&self.socket).chain(&self.more)
+    }
 }
 
 /// What identifies a listener across changes of the configuration.
@@ -116,7 +126,7 @@ impl Listeners {
                 (Arc::clone(socket), address, kind)
             }
         };
-        let bound = Bound { number, socket, address, kind, _path: place_in_files };
+        let bound = Bound { number, socket, more: Vec::new(), address, kind, _path: place_in_files };
         self.last_number = number;
         self.held.insert(key.clone(), bound.clone());
         Ok((bound, true))
@@ -131,21 +141,39 @@ impl Listeners {
             return Err(ListenError::Held { place: place() });
         }
         if !new {
-            let adjusted = listener::adjust(&bound.socket, bound.kind, &options);
+            let adjusted = bound.sockets().try_for_each(|socket| listener::adjust(socket, bound.kind, &options));
             adjusted.map_err(|source| ListenError::Refused { place: place(), hint: "", source })?;
         }
         Ok((bound, new))
     }
 
     /// Go on with a listener that an earlier master has bound.
-    pub fn adopt(&mut self, key: Key, number: u64, socket: OwnedFd, address: String) {
+    pub fn adopt(&mut self, key: Key, number: u64, socket: OwnedFd, more: Vec<OwnedFd>, address: String) {
         let path = match &key {
             Key::Place(Address::Unix { path, .. }) => UnixPath::of(path).ok().map(Arc::new),
             _ => None,
         };
         self.last_number = self.last_number.max(number);
         let kind = Kind::of(&socket).ok().flatten().unwrap_or_default();
-        self.held.insert(key, Bound { number, socket: Arc::new(socket), address, kind, _path: path });
+        let more = more.into_iter().map(Arc::new).collect();
+        self.held.insert(key, Bound { number, socket: Arc::new(socket), more, address, kind, _path: path });
+    }
+
+    /// Have a socket for each of so many slots.
+    ///
+    /// # Errors
+    /// As socket(2); those that there are stay.
+    pub fn spread(&mut self, key: &Key, options: &ListenOptions, slots: usize) -> io::Result<()> {
+        let Some(bound) = self.held.get_mut(key) else { return Ok(()) };
+        while bound.more.len() + 1 < slots {
+            bound.more.push(Arc::new(listener::beside(&bound.socket, &meant(options))?));
+        }
+        Ok(())
+    }
+
+    /// The listener for `key`, if it is held.
+    pub fn get(&self, key: &Key) -> Option<&Bound> {
+        self.held.get(key)
     }
 
     /// What the listener for `key` is, if it is held.

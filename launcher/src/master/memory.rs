@@ -100,6 +100,9 @@ pub(super) struct ListenerThen {
     pub(super) key: Key,
     pub(super) number: u64,
     pub(super) address: String,
+    /// Sockets of further slots.
+    #[serde(default)]
+    pub(super) more: usize,
 }
 
 /// One service.

@@ -13,6 +13,7 @@
 //! - [`listeners`]: the sockets; [`watch`]: changes of files; [`journal`]: what is told
 //! - `control`, `orders`: whoever steers it, and what it does then; [`trigger`]: why, and who waits for the end
 //! - `admin`: `/readyz`, `/metrics` and the like
+//! - `scheduling`: who accepts from which socket; [`dispatch`]: accepting for the workers, where that is asked for
 //! - `access_logs`: their files
 //! - `kept`, `memory`, `remembering`: what is kept for the next master; `adoption`: going on with it; `keepers`: its keeper
 //! - `embedding`: a master within another program, whose process it leaves as it is
@@ -44,6 +45,7 @@ pub mod child;
 mod configuring;
 mod control;
 mod dev;
+pub mod dispatch;
 pub mod embedding;
 mod fitting;
 pub mod generation;
@@ -62,6 +64,7 @@ mod post;
 pub mod pulses;
 mod remembering;
 mod running;
+mod scheduling;
 pub mod service;
 mod signals;
 mod starter;
@@ -232,6 +235,8 @@ struct Running {
     spawned: Instant,
     /// It may still accept connections.
     accepts: bool,
+    /// The sockets that it was given after its assignment: number of the listener, and which of it.
+    sockets: BTreeSet<(u64, usize)>,
     /// What it said of its own failure.
     failure: Option<String>,
     /// For how long its loop had stood still when it was given up, until that is told.

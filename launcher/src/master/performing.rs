@@ -1,5 +1,6 @@
 //! What the master does for the pools: spawns, drains, kills; and what becomes of workers and preparations.
 
+use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
@@ -41,6 +42,8 @@ impl Master {
             }
             self.post.note_change();
             self.settle(key);
+            // Those of a worker that is gone are others'.
+            self.share_sockets(key);
             // After each: a worker that is not kept is lost with the master.
             self.remember();
         }
@@ -144,8 +147,16 @@ impl Master {
         let name = WorkerName { service: service.name.clone(), worker: id, slot, generation, pid: child.pid };
         start_output(&child, &name, &self.journal);
         self.journal.record(&Fact::Spawned(name.clone()));
-        let running =
-            Running { service: key, name, child, spawned: Instant::now(), accepts: true, failure: None, stuck: None };
+        let running = Running {
+            service: key,
+            name,
+            child,
+            spawned: Instant::now(),
+            accepts: true,
+            sockets: BTreeSet::new(),
+            failure: None,
+            stuck: None,
+        };
         self.workers.insert(id, running);
         Ok(())
     }
@@ -241,6 +252,7 @@ impl Master {
                 let took_ms = milliseconds(running.spawned.elapsed());
                 self.journal.record(&Fact::Ready { worker: running.name.clone(), took_ms });
                 self.tell_pool(key, pool::Event::Ready(id));
+                self.begin_accepting(key, id);
                 self.heard(id);
             }
             child::Event::Said(ToMaster::NotAccepting) => {
@@ -347,6 +359,9 @@ impl Master {
         }
         service.statistics.release(id);
         service.seating.release(id);
+        if let Some(dispatcher) = &service.dispatcher {
+            dispatcher.gone(id);
+        }
         service.statistics.note_exit(worker.slot, Exit { reason: reason.clone(), status, at: Instant::now() });
         self.journal.record(&Fact::Exited {
             worker,
@@ -554,6 +569,7 @@ fn assign(
         drain_timeout: service.pool.limits().drain_timeout,
         takes_over: service.hand_over.is_some(),
         balance: None,
+        sockets_later: settings.scheduling != config::Scheduling::Shared,
         dev: None,
         identity: settings.user.as_ref().map(|user| channel::Identity {
             uid: user.uid,

@@ -1,7 +1,8 @@
 //! After every event: what has changed is kept for the next master. First the descriptors, then what names them, then
 //! what nothing names any more is let go.
 //!
-//! Descriptors are named for what they are: `listener3`, `inherited-web` (a socket that the launcher was started with), and of the service with the key 2 `2.page0`, `2.balance`, `2.give`, `2.take`,
+//! Descriptors are named for what they are: `listener3`, `listener3-1` for that of its second slot, `inherited-web` (a
+//! socket that the launcher was started with), and of the service with the key 2 `2.page0`, `2.balance`, `2.give`, `2.take`,
 //! `2.source5`, `2.loadable5`, `2.worker7.channel`, `.stdout`, `.stderr`, `.pid4711`.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,6 +13,7 @@ use std::sync::atomic::Ordering;
 
 use super::journal::Fact;
 use super::kept::Keeping;
+use super::listeners::Bound;
 use super::memory::{
     Clock, Contracts, ExitThen, GenerationThen, IntentThen, Launcher, ListenerThen, PhaseThen, PinThen, ServiceThen,
     SettlingThen, SlotThen, TriggerThen, WorkerThen,
@@ -27,6 +29,14 @@ pub(super) const LISTENER: &str = "listener";
 pub(super) const LOCK: &str = "lock";
 pub(super) const CONTROL: &str = "control";
 pub(super) const ADMIN: &str = "admin";
+
+/// The name of a listener's socket.
+pub(super) fn socket_name(number: u64, index: usize) -> String {
+    match index {
+        0 => format!("{LISTENER}{number}"),
+        _ => format!("{LISTENER}{number}-{index}"),
+    }
+}
 
 /// The services, and which of them somebody may have changed.
 #[derive(Default)]
@@ -69,7 +79,8 @@ impl Deref for Services {
 pub(super) struct Summary {
     phase: Phase,
     services: Vec<ServiceKey>,
-    listeners: Vec<u64>,
+    /// Their numbers, and how many sockets each has.
+    listeners: Vec<(u64, usize)>,
     configurations: u64,
     upgrade: bool,
 }
@@ -107,7 +118,10 @@ impl Master {
         if anew {
             let written = serde_json::to_vec(&self.launcher_then()).map_err(std::io::Error::from);
             failed = written.and_then(|text| keeping.ledger.write(WHOLE, &text)).err().or(failed);
-            let listeners = self.listeners.iter().map(|(_, bound)| format!("{LISTENER}{}", bound.number)).collect();
+            let names = |bound: &Bound| {
+                (0..=bound.more.len()).map(|index| socket_name(bound.number, index)).collect::<Vec<_>>()
+            };
+            let listeners = self.listeners.iter().flat_map(|(_, bound)| names(bound)).collect();
             keeping.retain(LISTENER, &listeners);
             self.remembered = Some(summary);
         }
@@ -135,7 +149,7 @@ impl Master {
         Summary {
             phase: self.phase,
             services: self.services.keys().copied().collect(),
-            listeners: self.listeners.iter().map(|(_, bound)| bound.number).collect(),
+            listeners: self.listeners.iter().map(|(_, bound)| (bound.number, bound.more.len())).collect(),
             configurations: self.configurations,
             upgrade: self.upgrade.is_some(),
         }
@@ -158,7 +172,9 @@ impl Master {
             }
         }
         for (_, bound) in self.listeners.iter() {
-            keeping.store(&format!("{LISTENER}{}", bound.number), || Arc::clone(&bound.socket));
+            for (index, socket) in bound.sockets().enumerate() {
+                keeping.store(&socket_name(bound.number, index), || Arc::clone(socket));
+            }
         }
     }
 
@@ -229,6 +245,7 @@ impl Master {
                     key: key.clone(),
                     number: bound.number,
                     address: bound.address.clone(),
+                    more: bound.more.len(),
                 })
                 .collect(),
         }

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::balance::Seating;
 use super::build::{self, BuildError};
+use super::dispatch::Dispatcher;
 use super::generation::{PinError, Pinned, Pinner};
 use super::handover::Pair;
 use super::journal::{Fact, Journal, Name};
@@ -176,6 +177,8 @@ pub struct Service {
     pub hand_over: Option<Pair>,
     /// Where its workers see how many connections the others have.
     pub seating: Seating,
+    /// Who accepts for its workers, if they do not.
+    pub dispatcher: Option<Dispatcher>,
     /// What its workers run or may return to.
     pub generations: BTreeMap<Generation, Deployable>,
     /// What is being prepared.
@@ -214,6 +217,7 @@ impl Service {
             pool,
             hand_over: Pair::new().ok(),
             seating: Seating::default(),
+            dispatcher: None,
             generations: BTreeMap::new(),
             preparation: Preparation::Idle,
             rollout: None,

@@ -86,12 +86,8 @@ impl Acceptor {
     /// # Errors
     /// The descriptor is no socket, or the runtime cannot register it.
     pub fn new(listener: OwnedFd) -> io::Result<Self> {
-        rustix::io::ioctl_fionbio(&listener, true)?;
+        prepare(&listener, true)?;
         let family = sockopt::socket_domain(&listener)?;
-        if family != AddressFamily::UNIX {
-            // Accepted sockets inherit it: one call a listener instead of one a connection.
-            sockopt::set_tcp_nodelay(&listener, true)?;
-        }
         let mut acceptor = Self { io: register(listener)?, family, entry: None };
         if let Some((epoll, data)) = runtime_entry(acceptor.io.get_ref())
             && let Ok(true) = exclusive_works(&epoll, acceptor.io.get_ref(), data)
@@ -122,6 +118,12 @@ impl Acceptor {
             Some(_) => Registration::Exclusive,
             None => Registration::Ordinary,
         }
+    }
+
+    /// Whether it is of this socket, whatever the descriptor.
+    pub fn is_of(&self, socket: &OwnedFd) -> bool {
+        let inode = |socket: &OwnedFd| rustix::fs::fstat(socket).map(|stat| (stat.st_dev, stat.st_ino));
+        matches!((inode(self.io.get_ref()), inode(socket)), (Ok(one), Ok(other)) if one == other)
     }
 
     /// The next connection. Cancel safe.
@@ -237,6 +239,31 @@ impl Acceptor {
             }
             _ => Ok((Stream::Unix(UnixStream::from_std(socket.into())?), PeerAddress::Unix)),
         }
+    }
+}
+
+/// Makes a listening socket ready for [`accept_now`] and those it accepts ready to be served.
+///
+/// # Errors
+/// It is no socket.
+pub fn prepare(listener: &OwnedFd, nodelay: bool) -> io::Result<()> {
+    rustix::io::ioctl_fionbio(listener, true)?;
+    if sockopt::socket_domain(listener)? != AddressFamily::UNIX {
+        // Accepted sockets inherit it: one call a listener instead of one a connection.
+        sockopt::set_tcp_nodelay(listener, nodelay)?;
+    }
+    Ok(())
+}
+
+/// A connection that waits, if there is one: close-on-exec, non-blocking.
+///
+/// # Errors
+/// As accept(2), without those that say "try again".
+pub fn accept_now(listener: &OwnedFd) -> io::Result<Option<OwnedFd>> {
+    match accept_one(listener) {
+        Ok((socket, _)) => Ok(Some(socket)),
+        Err(Errno::AGAIN) => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }
 

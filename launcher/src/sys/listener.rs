@@ -215,6 +215,25 @@ pub fn agrees(socket: &OwnedFd, options: &Options) -> bool {
     !any || sockopt::ipv6_v6only(socket).map_or(true, |only| only == (options.ipv6_only == Some(true)))
 }
 
+/// Another socket that listens where a TCP socket listens already, with a queue of its own: the kernel chooses between them
+/// by the addresses of a connection (`SO_REUSEPORT`, socket(7)). From then on any process of this user may listen there too.
+pub fn beside(first: &OwnedFd, options: &Options) -> io::Result<OwnedFd> {
+    let address = SocketAddr::try_from(getsockname(first)?)?;
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?;
+    if address.is_ipv6() {
+        sockopt::set_ipv6_v6only(&socket, sockopt::ipv6_v6only(first)?)?;
+    }
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    // Whoever is there must allow it as well. When the second one listens the first becomes a member of their group.
+    for socket in [first, &socket] {
+        sockopt::set_socket_reuseport(socket, true)?;
+    }
+    bind(&socket, &address)?;
+    listen(&socket, options.backlog())?;
+    Ok(socket)
+}
+
 /// A Unix socket's place in the file system; unlinked when dropped, if it is still ours.
 #[derive(Debug)]
 pub struct UnixPath {
@@ -310,6 +329,22 @@ mod tests {
         let (_socket, address) = tcp("127.0.0.1:0".parse().expect("address"), &DEFAULT).expect("listens");
         assert_ne!(address.port(), 0);
         TcpStream::connect(address).expect("connects");
+    }
+
+    #[test]
+    fn sockets_beside_each_other_share_the_connections() {
+        for host in ["127.0.0.1:0", "[::1]:0"] {
+            let Ok((first, address)) = tcp(host.parse().expect("address"), &DEFAULT) else { continue };
+            let second = beside(&first, &DEFAULT).expect("listens");
+            let third = beside(&first, &DEFAULT).expect("listens");
+            let clients: Vec<_> = (0..100).map(|_| TcpStream::connect(address).expect("connects")).collect();
+            let queued = [first, second, third].map(|socket| {
+                let listener = std::net::TcpListener::from(socket);
+                listener.incoming().take_while(Result::is_ok).count()
+            });
+            assert_eq!(queued.iter().sum::<usize>(), clients.len(), "{queued:?}");
+            assert!(queued.iter().all(|queued| *queued > 0), "{queued:?}");
+        }
     }
 
     #[test]

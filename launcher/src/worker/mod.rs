@@ -250,6 +250,9 @@ async fn run<P: HttpPlugin>(
     if let Some(take) = take {
         server.take_over(take).map_err(|error| format!("connections cannot be taken over: {error}"))?;
     }
+    if assign.sockets_later {
+        server.sockets_come_later();
+    }
     if let Some(board) = board {
         server.balance(board);
     }
@@ -349,6 +352,12 @@ trait Steered: Clone + Send + Sync + 'static {
 
     /// Look at the listeners once more.
     fn nudge(&self);
+
+    /// Accept on this one, too. Only HTTP is scheduled in other ways than by its assignment.
+    fn listen(&self, _listener: channel::Listener, _socket: OwnedFd) {}
+
+    /// Take connections that the master offers, likewise.
+    fn take_offers(&self, _take: OwnedFd) {}
 }
 
 impl Steered for Control {
@@ -362,6 +371,14 @@ impl Steered for Control {
 
     fn nudge(&self) {
         Control::nudge(self);
+    }
+
+    fn listen(&self, listener: channel::Listener, socket: OwnedFd) {
+        Control::listen(self, listener, socket);
+    }
+
+    fn take_offers(&self, take: OwnedFd) {
+        Control::take_offers(self, take);
     }
 }
 
@@ -450,6 +467,16 @@ async fn obey(
             }
             Ok(Some((ToWorker::NoLink { worker }, _))) => post.no_link(worker),
             Ok(Some((ToWorker::Post { post: number, message }, _))) => post.deliver_from_operator(number, message),
+            Ok(Some((ToWorker::Listen { listener }, descriptors))) => {
+                if let Some(socket) = descriptors.into_iter().next() {
+                    control.listen(listener, socket);
+                }
+            }
+            Ok(Some((ToWorker::Offers, descriptors))) => {
+                if let Some(take) = descriptors.into_iter().next() {
+                    control.take_offers(take);
+                }
+            }
             Ok(Some((ToWorker::ReopenAccessLog, descriptors))) => {
                 if let (Some(access), Some(file)) = (&access, descriptors.into_iter().next()) {
                     access.replace(file);

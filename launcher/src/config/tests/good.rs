@@ -8,7 +8,8 @@ use serde_json::json;
 
 use super::super::grammar::{Form, Key, ROOT, SERVICE};
 use super::super::{
-    AccessFormat, AccessLog, Address, Balance, ListenOptions, LogFormat, PluginKind, load, load_master, schema,
+    AccessFormat, AccessLog, Address, Balance, ListenOptions, LogFormat, PluginKind, Scheduling, load, load_master,
+    schema,
 };
 use super::{Place, with};
 
@@ -33,7 +34,7 @@ fn what_is_left_out_has_its_default() {
     assert_eq!(hello.workers as usize, cpus);
     assert!(hello.env.is_empty());
     assert_eq!(hello.config, json!({}));
-    assert_eq!(hello.balance, Balance::Requests);
+    assert_eq!((hello.balance, hello.scheduling), (Balance::Requests, Scheduling::Shared));
     assert!(hello.reload.watch);
     assert_eq!(hello.reload.surge, 1);
     assert_eq!(hello.reload.ready_timeout, Duration::from_secs(60));
@@ -174,6 +175,16 @@ master:
     assert_eq!(config.master.log_level, "debug");
     assert_eq!(config.master.log_file, Some(root.join("launcher.log")));
     assert_eq!((config.master.log_max_size, config.master.log_keep), (10_000_000, 9));
+}
+
+#[test]
+fn who_accepts_is_a_word() {
+    let place = Place::new();
+    for scheduling in [Scheduling::Shared, Scheduling::Reuseport, Scheduling::RoundRobin] {
+        let config = place.accept(&with(&format!("scheduling: {}", scheduling.word())));
+        assert_eq!(config.services["hello"].scheduling, scheduling);
+    }
+    place.accept("services: {a: {plugin: hello.wasm, listen: 'unix:a.sock', scheduling: round_robin}}");
 }
 
 #[test]

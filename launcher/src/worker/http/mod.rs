@@ -33,8 +33,10 @@ mod exchange;
 mod greeting;
 mod handover;
 mod io;
+mod offers;
 mod proxy_protocol;
 mod remainder;
+mod seats;
 mod serve;
 mod track;
 mod watchdog;
@@ -51,7 +53,8 @@ use http::{Method, Request, Version};
 
 pub use self::body::RequestBody;
 pub(super) use self::exchange::is_hop_by_hop;
-pub use self::serve::{Control, Server};
+pub use self::seats::Control;
+pub use self::serve::Server;
 use crate::sys::accept::{PeerAddress, Registration};
 
 /// How long a drain leaves a connection between requests open for the client's next request.

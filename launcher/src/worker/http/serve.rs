@@ -1,26 +1,26 @@
-//! The accept loop and the seats: which connections are open, when to stop accepting, when to be done.
+//! The accept loop: when to accept, when to stop, when to be done.
 //!
-//! Connections come from the listeners and, between workers of a service, from those that leave (`handover`).
+//! Connections come from the listeners, from the master where that accepts them (`offers`) and, between workers of a
+//! service, from those that leave (`handover`).
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{
-    AtomicBool, AtomicU64, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
-};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper::server::conn::http1;
-use tokio::sync::Notify;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
 
 use super::access::{self, AccessLog};
 use super::balance::{Balance, Turn};
-use super::handover::{self, Arrival, Arrived, Departure, Ended, Errand, Origin, Receiver};
+use super::handover::{self, Arrival, Arrived, Ended, Origin, Receiver};
+use super::offers::Offers;
+use super::seats::{Control, Later, Seat, Seats};
 use super::track::Track;
 use super::{Event, HEAD_MAX, Peer, Report, connection};
 use crate::channel::balance::Board;
@@ -28,6 +28,7 @@ use crate::channel::post::Fate;
 use crate::channel::statistics::Counters;
 use crate::channel::{self, Limits};
 use crate::sys::accept::{self, Acceptor, PeerAddress, Registration, Stream};
+use crate::sys::passing;
 use crate::worker::plugin::HttpPlugin;
 
 /// First pause after an accept that failed for want of a resource, doubled up to [`PAUSE_MAX`].
@@ -68,161 +69,39 @@ pub(super) struct Shared<P> {
     ungreeted: Mutex<Option<Instant>>,
     access: Option<Arc<AccessLog>>,
     pub(super) seats: Arc<Seats>,
-    /// Names and authorities of the listeners.
-    pub(super) listeners: Vec<(Arc<str>, Arc<str>)>,
+    /// The listeners, as the assignment names them.
+    pub(super) listeners: Vec<Front>,
+}
+
+/// What is known of a listener.
+#[derive(Debug, Clone)]
+pub(super) struct Front {
+    pub(super) name: Arc<str>,
+    pub(super) authority: Arc<str>,
+    /// Whose a connection is that comes in there.
+    pub(super) origin: Origin,
+}
+
+impl Front {
+    fn of(listener: &channel::Listener) -> Front {
+        let authority = if listener.address.starts_with("unix:") { "localhost" } else { &listener.address };
+        let origin = if listener.proxy_protocol { Origin::Due } else { Origin::Socket };
+        Front { name: listener.name.as_str().into(), authority: authority.into(), origin }
+    }
 }
 
 struct Door {
     acceptor: Acceptor,
-    name: Arc<str>,
-    authority: Arc<str>,
-    /// Whose a connection is that comes in here.
-    origin: Origin,
+    front: Front,
 }
 
-/// Tells a running server what to do.
-#[derive(Debug, Clone)]
-pub struct Control {
-    seats: Arc<Seats>,
-}
-
-impl Control {
-    /// Stop accepting, let the connections finish; [`Server::serve`] then returns. Calls a hand-over off.
-    pub fn drain(&self) {
-        self.seats.closing.store(true, Release);
-        self.seats.draining.store(true, Release);
-        self.seats.wake.notify_one();
-    }
-
-    /// Stop accepting and pass the connections to `successors` other workers, each when it stands between two
-    /// requests; `give` is the sending end of the service's pair. [`Server::serve`] then returns.
-    pub fn hand_over(&self, give: OwnedFd, successors: u32) {
-        *self.seats.errand.lock().unwrap_or_else(PoisonError::into_inner) = Some(Errand { give, successors });
-        self.seats.draining.store(true, Release);
-        self.seats.wake.notify_one();
-    }
-
-    /// This process has closed its listeners, accepts nothing more and has asked its connections to leave.
-    pub fn accepting_ended(&self) -> bool {
-        self.seats.left.load(Acquire)
-    }
-
-    /// Look at the listeners once more: another process may have died between its wake-up and its accept.
-    pub fn nudge(&self) {
-        self.seats.nudged.store(true, Release);
-        self.seats.wake.notify_one();
-    }
-}
-
-/// The open connections, and what the accept loop is woken for.
-#[derive(Default)]
-pub(super) struct Seats {
-    taken: Mutex<HashMap<u64, Arc<Track>>>,
-    last: AtomicU64,
-    draining: AtomicBool,
-    /// There is no successor: connections are closed.
-    closing: AtomicBool,
-    /// The order to leave, if there is a successor.
-    errand: Mutex<Option<Errand>>,
-    /// Connections that were taken apart for a successor.
-    departures: Mutex<Vec<Departure>>,
-    nudged: AtomicBool,
-    /// The listeners are closed and all connections were asked to leave.
-    left: AtomicBool,
-    /// The accept loop waits for a seat to become free.
-    watched: AtomicBool,
-    /// Where it is told how many are taken, if others want to know.
-    board: OnceLock<Board>,
-    wake: Notify,
-}
-
-impl std::fmt::Debug for Seats {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Seats").field("taken", &self.taken().len()).finish_non_exhaustive()
-    }
-}
-
-impl Seats {
-    fn taken(&self) -> MutexGuard<'_, HashMap<u64, Arc<Track>>> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn say(&self, open: usize) {
-        if let Some(board) = self.board.get() {
-            board.say(open);
+impl Door {
+    fn new(listener: &channel::Listener, socket: OwnedFd) -> io::Result<Door> {
+        let acceptor = Acceptor::new(socket)?;
+        if listener.nodelay == Some(false) {
+            acceptor.collect_small_writes()?;
         }
-    }
-
-    /// Whether others may wait for this worker to take connections.
-    fn takes(&self, takes: bool) {
-        if let Some(board) = self.board.get() {
-            board.takes(takes, self.taken().len());
-        }
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.taken().is_empty()
-    }
-
-    /// The open connections.
-    pub(super) fn tracks(&self) -> Vec<Arc<Track>> {
-        self.taken().values().cloned().collect()
-    }
-
-    fn errand(&self) -> Option<Errand> {
-        self.errand.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-
-    fn depart(&self, departure: Departure) {
-        self.departures.lock().unwrap_or_else(PoisonError::into_inner).push(departure);
-        self.wake.notify_one();
-    }
-
-    /// What has departed since the last call.
-    pub(super) fn departures(&self) -> VecDeque<Departure> {
-        std::mem::take(&mut *self.departures.lock().unwrap_or_else(PoisonError::into_inner)).into()
-    }
-
-    pub(super) fn closing(&self) -> bool {
-        self.closing.load(Acquire)
-    }
-
-    /// Waits for an order, a departure, or, if that is watched, a free seat.
-    pub(super) async fn woken(&self) {
-        self.wake.notified().await;
-    }
-}
-
-impl<P> Shared<P> {
-    /// It was told to leave.
-    pub(super) fn is_leaving(&self) -> bool {
-        self.seats.draining.load(Acquire)
-    }
-
-    /// Every seat is taken.
-    pub(super) fn is_full(&self) -> bool {
-        self.seats.taken().len() >= usize::try_from(self.limits.connections.max(1)).unwrap_or(usize::MAX)
-    }
-}
-
-/// A connection's place; given back when its task ends, however it ends.
-struct Seat {
-    id: u64,
-    seats: Arc<Seats>,
-    counters: Counters,
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        let mut taken = self.seats.taken();
-        taken.remove(&self.id);
-        let open = taken.len();
-        drop(taken);
-        self.seats.say(open);
-        self.counters.open.fetch_sub(1, Relaxed);
-        if self.seats.watched.load(Acquire) {
-            self.seats.wake.notify_one();
-        }
+        Ok(Door { acceptor, front: Front::of(listener) })
     }
 }
 
@@ -234,6 +113,8 @@ enum Next {
     Came,
     /// Connections of a worker that leaves may wait.
     Arriving,
+    /// The master may have offered one.
+    Offered(usize),
     PauseOver,
 }
 
@@ -253,21 +134,16 @@ impl<P: HttpPlugin> Server<P> {
     ) -> io::Result<(Self, Control)> {
         let mut doors = Vec::with_capacity(listeners.len());
         for (listener, descriptor) in listeners {
-            let acceptor = Acceptor::new(descriptor)?;
-            if listener.nodelay == Some(false) {
-                acceptor.collect_small_writes()?;
-            }
-            report(Event::Listening { listener: &listener.name, registration: acceptor.registration() });
-            let authority = if listener.address.starts_with("unix:") { "localhost" } else { &listener.address };
-            let origin = if listener.proxy_protocol { Origin::Due } else { Origin::Socket };
-            doors.push(Door { acceptor, authority: authority.into(), name: listener.name.into(), origin });
+            let door = Door::new(&listener, descriptor)?;
+            report(Event::Listening { listener: &listener.name, registration: door.acceptor.registration() });
+            doors.push(door);
         }
         let mut http = http1::Builder::new();
         http.header_read_timeout(None).half_close(true).max_header_size(HEAD_MAX);
         let seats = Arc::new(Seats::default());
         let control = Control { seats: seats.clone() };
         let begun = AtomicU64::new(0);
-        let listeners = doors.iter().map(|door| (door.name.clone(), door.authority.clone())).collect();
+        let listeners = doors.iter().map(|door| door.front.clone()).collect();
         let ungreeted = Mutex::default();
         let shared =
             Arc::new(Shared { plugin, limits, counters, begun, http, report, ungreeted, access, seats, listeners });
@@ -281,6 +157,11 @@ impl<P: HttpPlugin> Server<P> {
     pub fn take_over(&mut self, take: OwnedFd) -> io::Result<()> {
         self.receiver = Some(Receiver::new(take)?);
         Ok(())
+    }
+
+    /// Accept on nothing of what was given, which serves as names alone: sockets or offers come later.
+    pub fn sockets_come_later(&mut self) {
+        self.doors.clear();
     }
 
     /// Leave connections to workers that have fewer; `board` is what they say of themselves.
@@ -309,11 +190,16 @@ impl<P: HttpPlugin> Server<P> {
         let mut aside = false;
         let mut no_room: Option<Instant> = None;
         let mut receiver = self.receiver.take();
+        // Where connections come from that the master has accepted.
+        let mut offers = Vec::new();
         // A task behind those of each message: when it has run, they have begun.
         let mut beginning = VecDeque::new();
         loop {
             if seats.draining.load(Acquire) {
                 break;
+            }
+            for later in seats.later() {
+                self.open(later, &mut offers);
             }
             if seats.nudged.swap(false, Acquire) {
                 for door in &mut self.doors {
@@ -326,6 +212,9 @@ impl<P: HttpPlugin> Server<P> {
             let paused = pause.map(|(_, until)| until).filter(|until| *until > Instant::now());
             let accepting = !full && paused.is_none();
             seats.takes(accepting);
+            if accepting {
+                offers.iter_mut().for_each(Offers::free);
+            }
             let turn = if accepting { self.whose_turn() } else { Turn::Mine };
             seats.watched.store(full || turn != Turn::Mine, Release);
             if full || turn != Turn::Mine && !std::mem::replace(&mut aside, true) {
@@ -340,12 +229,15 @@ impl<P: HttpPlugin> Server<P> {
                 biased;
                 () = seats.wake.notified() => Next::Woken,
                 () = arriving(&receiver, no_room), if !full => Next::Arriving,
+                // Also by one who takes none, so that it is offered to another.
+                place = poll_fn(|cx| poll_offers(&offers, cx)), if !offers.is_empty() => Next::Offered(place),
                 next = poll_fn(|cx| self.poll_doors(cx, turn)), if accepting => next,
                 () = sleep_until(later.unwrap_or_else(Instant::now)), if !full && later.is_some() => Next::PauseOver,
             };
             match next {
                 Next::Woken | Next::PauseOver => {}
                 Next::Came => self.leave_to_others(),
+                Next::Offered(place) => self.consider(&mut offers, place, accepting),
                 Next::Arriving => {
                     if let Some(receiver) = &mut receiver {
                         let arrived = self.shared.arrive(receiver);
@@ -366,14 +258,17 @@ impl<P: HttpPlugin> Server<P> {
                 Next::Accepted(door, Ok(accepted)) => {
                     pause = None;
                     if std::mem::take(&mut failing) {
-                        (self.shared.report)(Event::AcceptRecovered { listener: &self.doors[door].name });
+                        (self.shared.report)(Event::AcceptRecovered { listener: &self.doors[door].front.name });
                     }
                     self.seat(door, accepted);
                 }
                 Next::Accepted(_, Err(error)) if accept::concerns_one_connection(&error) => {}
                 Next::Accepted(door, Err(error)) => {
                     if !std::mem::replace(&mut failing, true) {
-                        (self.shared.report)(Event::AcceptFailing { listener: &self.doors[door].name, error: &error });
+                        (self.shared.report)(Event::AcceptFailing {
+                            listener: &self.doors[door].front.name,
+                            error: &error,
+                        });
                     }
                     self.leave_queues();
                     let length = pause.map_or(PAUSE_MIN, |(last, _)| PAUSE_MAX.min(last * 2));
@@ -384,6 +279,11 @@ impl<P: HttpPlugin> Server<P> {
         seats.takes(false);
         self.leave_queues();
         self.doors.clear();
+        for mut offers in offers {
+            while let Some(offered) = offers.next() {
+                offers.refuse(offered);
+            }
+        }
         seats.watched.store(true, Release);
         if let Some(errand) = seats.errand()
             && !seats.closing()
@@ -392,6 +292,40 @@ impl<P: HttpPlugin> Server<P> {
             return;
         }
         close(&self.shared, receiver).await;
+    }
+
+    fn open(&mut self, later: Later, offers: &mut Vec<Offers>) {
+        match later {
+            // A master that goes on for another one says again what that may have said.
+            Later::Listen(_, socket) if self.doors.iter().any(|door| door.acceptor.is_of(&socket)) => {}
+            Later::Listen(listener, socket) => match Door::new(&listener, socket) {
+                Ok(door) => self.doors.push(door),
+                Err(error) => {
+                    (self.shared.report)(Event::AcceptFailing { listener: &listener.name, error: &error });
+                }
+            },
+            // Without it the master offers to others.
+            Later::Offers(take) => offers.extend(Offers::new(take)),
+        }
+    }
+
+    /// Takes or refuses what the master offers.
+    fn consider(&self, all: &mut Vec<Offers>, place: usize, accepting: bool) {
+        let Some(offers) = all.get_mut(place) else { return };
+        match offers.next() {
+            Some(offered) if accepting => {
+                let front = self.shared.listeners.get(usize::from(offered.listener)).cloned();
+                // One that the assignment does not name is a mistake of the master's, and nobody's connection.
+                if let (Some(socket), Some(front)) = (offers.take(offered), front)
+                    && let Ok((stream, address)) = passing::adopt(socket)
+                {
+                    self.shared.admit_new(stream, address, &front);
+                }
+            }
+            Some(offered) => offers.refuse(offered),
+            None if offers.over() => drop(all.remove(place)),
+            None => {}
+        }
     }
 
     fn whose_turn(&mut self) -> Turn {
@@ -451,10 +385,19 @@ impl<P: HttpPlugin> Server<P> {
     }
 
     fn seat(&self, door: usize, (stream, address): (Stream, PeerAddress)) {
-        let Door { name, authority, origin, .. } = &self.doors[door];
-        let peer = Peer { address, listener: name.clone(), authority: authority.clone() };
-        self.shared.counters.accepted.fetch_add(1, Relaxed);
-        self.shared.seat(stream, peer, Arrival { origin: *origin, ..Arrival::default() });
+        self.shared.admit_new(stream, address, &self.doors[door].front);
+    }
+}
+
+impl<P> Shared<P> {
+    /// It was told to leave.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.seats.draining.load(Acquire)
+    }
+
+    /// Every seat is taken.
+    pub(super) fn is_full(&self) -> bool {
+        self.seats.taken().len() >= usize::try_from(self.limits.connections.max(1)).unwrap_or(usize::MAX)
     }
 }
 
@@ -489,6 +432,12 @@ async fn close<P: HttpPlugin>(shared: &Arc<Shared<P>>, mut receiver: Option<Rece
     }
 }
 
+/// Which of them may have a connection.
+fn poll_offers(offers: &[Offers], cx: &mut Context<'_>) -> Poll<usize> {
+    let ready = offers.iter().position(|offers| offers.poll_ready(cx).is_ready());
+    ready.map_or(Poll::Pending, Poll::Ready)
+}
+
 /// Waits for connections of a worker that leaves, but not before `pause`.
 async fn arriving(receiver: &Option<Receiver>, pause: Option<Instant>) {
     let Some(receiver) = receiver else { return std::future::pending().await };
@@ -514,6 +463,14 @@ impl<P: HttpPlugin> Shared<P> {
             *last = Some(now);
             (self.report)(Event::Ungreeted { listener: &peer.listener, peer, reason });
         }
+    }
+
+    /// Serves a connection that nobody has served.
+    fn admit_new(self: &Arc<Self>, stream: Stream, address: PeerAddress, front: &Front) {
+        let Front { name, authority, origin } = front;
+        let peer = Peer { address, listener: name.clone(), authority: authority.clone() };
+        self.counters.accepted.fetch_add(1, Relaxed);
+        self.seat(stream, peer, Arrival { origin: *origin, ..Arrival::default() });
     }
 
     /// Serves a connection in a task of its own.

@@ -13,7 +13,7 @@ use super::{Arrival, Departure};
 use crate::channel::post::Fate;
 use crate::sys::accept::{PeerAddress, Stream};
 use crate::sys::{passing, readiness};
-use crate::worker::http::serve::Shared;
+use crate::worker::http::serve::{Front, Shared};
 use crate::worker::http::track::Track;
 use crate::worker::http::{Event, Peer};
 use crate::worker::plugin::HttpPlugin;
@@ -127,10 +127,9 @@ impl<P: HttpPlugin> Shared<P> {
     }
 
     fn admit(self: &Arc<Self>, stream: Stream, address: PeerAddress, item: Item) {
-        let known =
-            |(name, authority): &&(Arc<str>, Arc<str>)| **name == *item.listener && **authority == *item.authority;
+        let known = |front: &&Front| *front.name == *item.listener && *front.authority == *item.authority;
         match self.listeners.iter().find(known).cloned() {
-            Some((listener, authority)) => {
+            Some(Front { name: listener, authority, .. }) => {
                 self.seat(stream, Peer { address, listener, authority }, item.arrival());
             }
             // The configuration has left that listener: its clients go where they find one.
@@ -152,8 +151,11 @@ impl<P: HttpPlugin> Shared<P> {
         match passing::adopt(descriptor) {
             Ok((stream, address)) => {
                 // It came by no listener; what asks for one gets the first.
-                let (listener, authority) =
-                    self.listeners.first().cloned().unwrap_or_else(|| ("messages".into(), "localhost".into()));
+                let first = self.listeners.first();
+                let (listener, authority) = first.map_or_else(
+                    || ("messages".into(), "localhost".into()),
+                    |front| (front.name.clone(), front.authority.clone()),
+                );
                 let arrival = Arrival { prefix: read.into(), ..Arrival::default() };
                 self.seat(stream, Peer { address, listener, authority }, arrival);
                 Fate::Taken
