@@ -12,6 +12,8 @@
 //! assert_eq!(answer.body(), "you asked for /tea");
 //! ```
 //!
+//! A plugin that owns its sockets gets them from [`sockets()`].
+//!
 //! Tests are built natively. Outside of a worker [`config()`](crate::config()) is empty and
 //! [`worker()`](crate::worker()) nobody. The module is not there in a component.
 
@@ -19,6 +21,7 @@ use std::future::Future;
 
 use bytes::Bytes;
 
+pub use crate::native::rehearsal::{TestSocket, TestWorker, sockets};
 use crate::{Body, IntoResponse, Method, Request};
 
 /// A `GET` request. `target` is a path, perhaps with a query.

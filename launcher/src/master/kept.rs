@@ -332,3 +332,18 @@ impl Keeping {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::is_ours;
+
+    #[test]
+    fn what_systemd_gives_of_its_own_is_told_from_what_it_keeps_for_us() {
+        for ours in ["ledger", "lock", "control", "admin", "listener12", "2.page0", "2.worker7.channel"] {
+            assert!(is_ours(ours), "{ours}");
+        }
+        for other in ["web", "web.socket", "listener", "listeners", "listener1.socket", "unknown", "a2.socket"] {
+            assert!(!is_ours(other), "{other}");
+        }
+    }
+}

@@ -97,6 +97,7 @@ pub(super) const FILES_OF_SDK: &[Source] = &[
     Source("vendor/worker-sdk/src/native/mod.rs", include_str!("../../../worker-sdk/src/native/mod.rs")),
     Source("vendor/worker-sdk/src/native/outgoing.rs", include_str!("../../../worker-sdk/src/native/outgoing.rs")),
     Source("vendor/worker-sdk/src/native/post.rs", include_str!("../../../worker-sdk/src/native/post.rs")),
+    Source("vendor/worker-sdk/src/native/rehearsal.rs", include_str!("../../../worker-sdk/src/native/rehearsal.rs")),
     Source("vendor/worker-sdk/src/native/runtime.rs", include_str!("../../../worker-sdk/src/native/runtime.rs")),
     Source("vendor/worker-sdk/src/native/socket.rs", include_str!("../../../worker-sdk/src/native/socket.rs")),
     Source("vendor/worker-sdk/src/native/spare.rs", include_str!("../../../worker-sdk/src/native/spare.rs")),

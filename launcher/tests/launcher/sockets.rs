@@ -505,12 +505,15 @@ fn a_stale_unix_socket_is_found_by_connecting_and_a_live_one_never_taken() {
         UnixStream::connect(&path).expect("connects").read_to_string(&mut said).expect("a greeting");
         assert!(said.starts_with("hello, user"), "{said}");
     };
-    let launcher = site.run(&hello(&path));
+    let mut launcher = site.run(&hello(&path));
     greeted();
-    let worker = launcher.workers(1)[0];
+    let (worker, master) = (launcher.workers(1)[0], launcher.master());
     launcher.kill();
-    assert!(process::ends(worker, PATIENCE), "a worker without a master ends\n{}", launcher.story());
-    drop(launcher);
+    // The keeper and the master have the lock of the directory until they are gone.
+    launcher.exit();
+    for pid in [master, worker] {
+        assert!(process::ends(pid, PATIENCE), "{pid} goes on\n{}", launcher.story());
+    }
     assert!(path.exists(), "nobody was left to unlink it");
     let launcher = site.run(&hello(&path));
     greeted();

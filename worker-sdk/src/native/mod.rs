@@ -13,6 +13,7 @@ mod buffer;
 mod incoming;
 mod outgoing;
 mod post;
+pub(crate) mod rehearsal;
 #[cfg(feature = "tokio")]
 pub(crate) mod runtime;
 pub mod socket;

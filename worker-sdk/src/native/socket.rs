@@ -1,6 +1,6 @@
 //! The plugin's side of `serve`: the sockets come in, the author's function runs, and its words go out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{c_int, c_ulong, c_void};
 use std::fmt;
 use std::future::Future;
@@ -110,6 +110,10 @@ unsafe extern "C" {
 }
 
 impl Side {
+    pub(super) fn of(table: &'static abi::Sockets) -> Side {
+        Side(table)
+    }
+
     /// # Safety
     /// Called once: the descriptors become ours.
     unsafe fn take_listeners(self) -> Vec<Listener> {
@@ -188,14 +192,15 @@ impl Side {
     }
 }
 
-/// Futures that wait for the word. The host keeps every waker that it is given, so it is given one for all of them.
+/// Futures that wait for the word. A host keeps every waker that it is given, so it is given one for all of them.
 struct Waiting {
-    registered: bool,
+    /// The hosts that have it: one, but for tests.
+    registered: BTreeSet<usize>,
     last: u64,
     wakers: BTreeMap<u64, Waker>,
 }
 
-static WAITING: Mutex<Waiting> = Mutex::new(Waiting { registered: false, last: 0, wakers: BTreeMap::new() });
+static WAITING: Mutex<Waiting> = Mutex::new(Waiting { registered: BTreeSet::new(), last: 0, wakers: BTreeMap::new() });
 
 fn waiting() -> MutexGuard<'static, Waiting> {
     WAITING.lock().unwrap_or_else(PoisonError::into_inner)
@@ -233,7 +238,7 @@ impl Future for Told {
             });
             self.number = Some(number);
             waiting.wakers.insert(number, context.waker().clone());
-            !std::mem::replace(&mut waiting.registered, true)
+            waiting.registered.insert(self.side.0.host.addr())
         };
         if first {
             let everybody = Waker::from(Arc::new(Everybody));

@@ -66,10 +66,28 @@ fn answer(line: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::answer;
+    use std::io::{BufRead, BufReader, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::thread;
+
+    use worker_sdk::testing;
 
     #[test]
-    fn a_line_is_answered() {
-        assert_eq!(answer("you"), "Hello from Rust, you!\n");
+    fn a_line_is_answered_and_the_worker_stops() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
+        let address = listener.local_addr().expect("an address");
+        let (sockets, worker) = testing::sockets([listener.try_into().expect("a socket")]).expect("descriptors");
+        let served = thread::spawn(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(super::serve(sockets))
+        });
+        let mut client = TcpStream::connect(address).expect("connects");
+        client.write_all(b"you\n").expect("writes");
+        let mut line = String::new();
+        BufReader::new(client).read_line(&mut line).expect("reads");
+        assert_eq!(line, "Hello from Rust, you!\n");
+        worker.stop();
+        served.join().expect("no panic").expect("no error");
+        assert!(worker.is_ready() && worker.has_left());
     }
 }
