@@ -18,6 +18,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
@@ -594,8 +595,13 @@ fn accept(socket: BorrowedFd<'_>) -> io::Result<Received> {
     let mut bytes = vec![0; INLINE + 1];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
-    let received =
-        rustix::net::recvmsg(socket, &mut [IoSliceMut::new(&mut bytes)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
+    let mut receive =
+        || rustix::net::recvmsg(socket, &mut [IoSliceMut::new(&mut bytes)], &mut control, RecvFlags::CMSG_CLOEXEC);
+    // A peer that ended without having read everything is told once, before what it said last (unix(7)).
+    let received = match receive() {
+        Err(Errno::CONNRESET) => receive()?,
+        received => received?,
+    };
     let mut descriptors = Vec::new();
     for message in control.drain() {
         if let RecvAncillaryMessage::ScmRights(rights) = message {
@@ -698,6 +704,17 @@ mod tests {
         let (message, _) = receive(&theirs, Large::Refused).expect("read").expect("a message");
         let frames = ["#0 a+0x1 (b+0x2)", "#1 c"].map(str::to_owned).to_vec();
         assert_eq!(message, ToMaster::Stuck { frames });
+    }
+
+    #[test]
+    fn the_last_words_of_a_peer_that_did_not_read_on_are_heard() {
+        let (ours, theirs) = pair().expect("socketpair");
+        send_blocking(ours.as_fd(), &ToWorker::Nudge).expect("sent");
+        let words = ToMaster::Failed { reason: "it did not work".to_owned() };
+        send_blocking(theirs.as_fd(), &words).expect("sent");
+        drop(theirs);
+        assert_eq!(receive(&ours, Large::Refused).expect("read").expect("a message").0, words);
+        assert!(receive(&ours, Large::Refused).expect("read").is_none());
     }
 
     #[test]

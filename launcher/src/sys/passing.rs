@@ -82,7 +82,12 @@ pub fn receive_into(socket: impl AsFd, bytes: &mut [u8]) -> io::Result<(usize, V
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
-    let received = net::recvmsg(socket, &mut [IoSliceMut::new(bytes)], &mut control, flags)?;
+    let mut receive = || net::recvmsg(&socket, &mut [IoSliceMut::new(bytes)], &mut control, flags);
+    // A peer that ended without having read everything is told once, before what it said last (unix(7)).
+    let received = match receive() {
+        Err(Errno::CONNRESET) => receive()?,
+        received => received?,
+    };
     let mut descriptors = Vec::new();
     for message in control.drain() {
         if let RecvAncillaryMessage::ScmRights(rights) = message {

@@ -11,6 +11,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connec
 
 use crate::harness::control::Control;
 use crate::harness::http::fetch;
+use crate::harness::launcher::eventually;
 use crate::harness::{Launcher, Site, guests};
 
 /// The launcher started as systemd would with this socket, as descriptor 3 and again as descriptor 4.
@@ -27,6 +28,11 @@ fn listening() -> (OwnedFd, String) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
     let address = listener.local_addr().expect("an address").to_string();
     (listener.into(), address)
+}
+
+/// It has printed this; what is printed last may be read after the exit is seen.
+fn tells(launcher: &Launcher, said: &str) {
+    assert!(eventually(|| launcher.story().contains(said)), "no {said:?}\n{}", launcher.story());
 }
 
 fn serving(launcher: &Launcher) {
@@ -96,14 +102,10 @@ fn sockets_of_one_name_are_told_apart_and_one_that_is_not_there_is_told_with_tho
     launcher.stop();
     let mut launcher = with_sockets(&site, &socket, "web:dns", &hello("wbe"));
     assert_eq!(launcher.exit().code(), Some(1), "{}", launcher.story());
-    assert!(
-        launcher.story().contains("fd://wbe: it was not passed to the launcher, which has `fd://dns`, `fd://web`"),
-        "{}",
-        launcher.story()
-    );
+    tells(&launcher, "fd://wbe: it was not passed to the launcher, which has `fd://dns`, `fd://web`");
     let mut launcher = site.start(&hello("web"));
     assert_eq!(launcher.exit().code(), Some(1), "{}", launcher.story());
-    assert!(launcher.story().contains("started without sockets"), "{}", launcher.story());
+    tells(&launcher, "started without sockets");
 }
 
 #[test]
@@ -115,7 +117,7 @@ fn a_socket_for_datagrams_is_refused_for_http_with_its_line() {
     assert_eq!(launcher.exit().code(), Some(2), "{}", launcher.story());
     let said =
         "config.yaml:5:13: hello.wasm answers HTTP requests, which do not come over a UDP socket; listen on HOST:PORT";
-    assert!(launcher.story().contains(said), "{}", launcher.story());
+    tells(&launcher, said);
     let checked = site.output(["check"]);
     let shown = String::from_utf8_lossy(&checked.stderr);
     assert_eq!(checked.status.code(), Some(2), "{shown}");
@@ -124,7 +126,7 @@ fn a_socket_for_datagrams_is_refused_for_http_with_its_line() {
     let socket = UdpSocket::bind("127.0.0.1:0").expect("binds").into();
     let mut launcher = with_sockets(&site, &socket, "dns", &yaml.replace("udp://127.0.0.1:0", "fd://dns"));
     assert_eq!(launcher.exit().code(), Some(2), "{}", launcher.story());
-    assert!(launcher.story().contains("do not come over a UDP socket"), "{}", launcher.story());
+    tells(&launcher, "do not come over a UDP socket");
 }
 
 #[test]

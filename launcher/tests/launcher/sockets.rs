@@ -382,7 +382,7 @@ fn keys_of_http_are_refused_with_their_lines() {
     let mut launcher = site.start(&yaml);
     assert_eq!(launcher.exit().code(), Some(2), "{}", launcher.story());
     for said in ["config.yaml:7:5: access_log: has no effect", "config.yaml:9:7: limits.idle_timeout: has no effect"] {
-        assert!(launcher.story().contains(said), "{said}\n{}", launcher.story());
+        assert!(eventually(|| launcher.story().contains(said)), "{said}\n{}", launcher.story());
     }
     let checked = site.output(["check"]);
     let shown = String::from_utf8_lossy(&checked.stderr);
