@@ -19,9 +19,8 @@ use crate::engine::Allocation;
 use crate::epoch::{Ticker, metered_poll};
 use crate::error::{PluginError, chain};
 use crate::guest::{deserialize, failure};
-use crate::host::{Host, Sandbox};
+use crate::host::{Host, Sandbox, Surroundings};
 use crate::linker::linker;
-use crate::output::Output;
 use crate::sockets::{Given, Observer, Sockets};
 use crate::{Manifest, Settings, Variables, World};
 
@@ -57,14 +56,14 @@ impl Program {
         settings: &Settings,
         env: &Variables,
         config: &serde_json::Value,
-        output: Output,
+        surroundings: Surroundings,
         name: String,
         given: Vec<Given>,
         connections: usize,
         observer: Box<dyn Observer>,
-        on_thread: fn(),
     ) -> Result<Program, PluginError> {
-        let sandbox = Sandbox::new(settings, env, config, output)?;
+        let Surroundings { output, post, on_thread } = surroundings;
+        let sandbox = Sandbox::new(settings, env, config, output)?.with_post(post);
         let sandbox = sandbox.of_program(name, given, connections, observer);
         // One instance: a pool for it would only take address space.
         let (engine, component) = deserialize(&compiled, manifest, Allocation::OnDemand)?;

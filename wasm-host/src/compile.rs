@@ -41,7 +41,7 @@ pub fn compile(source: &[u8], purpose: Purpose) -> Result<(Manifest, Vec<u8>), P
 }
 
 /// Packages of interfaces that the linker has, and their versions.
-const PROVIDED: [(&str, &[&str]); 8] = [
+const PROVIDED: [(&str, &[&str]); 9] = [
     ("wasi:cli/", &["0.2.", "0.3."]),
     ("wasi:clocks/", &["0.2.", "0.3."]),
     ("wasi:filesystem/", &["0.2.", "0.3."]),
@@ -50,6 +50,7 @@ const PROVIDED: [(&str, &[&str]); 8] = [
     ("wasi:sockets/", &["0.2.", "0.3."]),
     ("wasi:http/", &["0.2.", "0.3."]),
     ("wasi:config/", &["0.2."]),
+    ("launcher:messages/", &["0.1."]),
 ];
 
 /// Imports of packages or versions that nobody provides: all of them, where the linker would name the first.

@@ -63,7 +63,7 @@ pub enum PluginError {
     /// An import that nobody provides.
     #[error(
         "the component imports {imports}, which the launcher does not provide; it provides WASI 0.2 and 0.3 \
-         (wasi:cli, clocks, filesystem, io, random, sockets, http) and wasi:config/store{hints}"
+         (wasi:cli, clocks, filesystem, io, random, sockets, http), wasi:config/store and launcher:messages{hints}"
     )]
     MissingImport {
         /// The imports' names.

@@ -28,7 +28,7 @@ use wasmtime_wasi_http::{Error, WasiBody};
 use crate::engine::{Allocation, capacity, engine};
 use crate::epoch::{Meter, Ticker};
 use crate::error::{CallFailure, PluginError, chain};
-use crate::host::{Host, Sandbox};
+use crate::host::{Host, Sandbox, Surroundings};
 use crate::http02::{Call, Http02};
 use crate::http03::{Http03, Place};
 use crate::linker::linker;
@@ -66,21 +66,19 @@ impl HttpGuest {
     /// `compiled` has to hold bytes that this build's `compile` made and nobody changed: they are machine code.
     /// `config` becomes `wasi:config/store`. Errors: the file was made by another build, or a directory of
     /// `settings` does not open.
-    ///
-    /// `on_thread` runs first in the thread that ends endless loops. That thread uses no descriptor.
     pub fn load(
         compiled: File,
         manifest: &Manifest,
         settings: &Settings,
         env: &Variables,
         config: &serde_json::Value,
-        output: Output,
-        on_thread: fn(),
+        surroundings: Surroundings,
     ) -> Result<HttpGuest, PluginError> {
+        let Surroundings { output, post, on_thread } = surroundings;
         if manifest.world.is_program() {
             return Err(PluginError::NotHttp { world: manifest.world });
         }
-        let sandbox = Sandbox::new(settings, env, config, Arc::clone(&output))?;
+        let sandbox = Sandbox::new(settings, env, config, Arc::clone(&output))?.with_post(post);
         let (engine, component, allocation) = match deserialize(&compiled, manifest, Allocation::Pool) {
             Ok((engine, component)) => (engine, component, Allocation::Pool),
             // Too big for a slot of the pool; if the file itself is bad, this fails as well and says why.

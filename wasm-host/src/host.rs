@@ -13,6 +13,7 @@ use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use crate::epoch::{Meter, Ticker};
 use crate::error::PluginError;
+use crate::messages::{Outbox, Post};
 use crate::network::Network;
 use crate::outgoing::Outgoing;
 use crate::output::{Lines, Output, Stream};
@@ -32,6 +33,7 @@ pub(crate) struct Host {
     limits: Limits,
     meter: Arc<Meter>,
     sockets: Arc<Sockets>,
+    outbox: Option<Arc<Outbox>>,
 }
 
 impl Host {
@@ -46,6 +48,11 @@ impl Host {
     /// What a program's sockets are made of.
     pub(crate) fn own_sockets(&mut self) -> (&Arc<Sockets>, &mut ResourceTable) {
         (&self.sockets, &mut self.table)
+    }
+
+    /// The worker's post office.
+    pub(crate) fn outbox(&mut self) -> (Option<&Arc<Outbox>>, &mut ResourceTable) {
+        (self.outbox.as_ref(), &mut self.table)
     }
 
     pub(crate) fn variables(&self) -> &WasiConfigVariables {
@@ -65,6 +72,16 @@ impl WasiHttpView for Host {
     }
 }
 
+/// What a worker has for its guests.
+pub struct Surroundings {
+    /// Where the lines go that they print.
+    pub output: Output,
+    /// Where their messages go and come from; without it they can reach nobody.
+    pub post: Option<Arc<dyn Post>>,
+    /// Runs first in the thread that ends endless loops. That thread uses no descriptor.
+    pub on_thread: fn(),
+}
+
 /// Everything that the guests of a worker are granted.
 pub(crate) struct Sandbox {
     env: Vec<(String, String)>,
@@ -77,6 +94,7 @@ pub(crate) struct Sandbox {
     sockets: Arc<Sockets>,
     /// What a program finds as its name; a guest that is called has none.
     name: Option<String>,
+    outbox: Option<Arc<Outbox>>,
 }
 
 impl Sandbox {
@@ -94,6 +112,7 @@ impl Sandbox {
         Ok(Sandbox {
             sockets: Sockets::none(Arc::clone(&network), Arc::clone(&output)),
             name: None,
+            outbox: None,
             env: env.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
             variables: Arc::new(variables(config)),
             dirs: settings.dirs.clone(),
@@ -116,6 +135,11 @@ impl Sandbox {
         self.sockets = Sockets::new(given, connections, network, observer, output);
         self.name = Some(name);
         self
+    }
+
+    /// A sandbox whose guests send and receive messages.
+    pub(crate) fn with_post(self, post: Option<Arc<dyn Post>>) -> Sandbox {
+        Sandbox { outbox: post.map(|post| Arc::new(Outbox::new(post))), ..self }
     }
 
     pub(crate) fn sockets(&self) -> &Arc<Sockets> {
@@ -154,6 +178,7 @@ impl Sandbox {
             limits: Limits { memory: self.memory, memory_used: 0, elements_used: 0 },
             meter,
             sockets: Arc::clone(&self.sockets),
+            outbox: self.outbox.clone(),
         };
         let mut store = Store::new(engine, host);
         store.limiter(|host| &mut host.limits);

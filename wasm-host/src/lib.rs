@@ -12,7 +12,8 @@
 //!
 //! Which file owns what: `engine` the configuration, `linker` the imports, `host` a store's data and the sandbox,
 //! `network` and `outgoing` the way out, `output` the guest's stdout and stderr, `epoch` the limit of computing,
-//! `gate` the number of instances, `http02` and `http03` the two protocols of a call, `command` and `sockets` programs.
+//! `gate` the number of instances, `http02` and `http03` the two protocols of a call, `command` and `sockets` programs,
+//! `messages` what components say to each other.
 //!
 //! This crate opens no listening socket, reads no configuration file and writes no log.
 
@@ -29,6 +30,7 @@ mod host;
 mod http02;
 mod http03;
 mod linker;
+pub mod messages;
 mod network;
 mod outgoing;
 mod output;
@@ -41,6 +43,7 @@ pub use describe::{Description, REUSABLE, describe};
 pub use engine::compatibility_hash;
 pub use error::{CallFailure, PluginError};
 pub use guest::{GuestBody, HttpGuest};
+pub use host::Surroundings;
 pub use output::{LINE, Output, Stream};
 pub use settings::{Dir, Endpoint, Manifest, Purpose, Settings, Variables, World};
 pub use sockets::{Accept, Given, Inherited, Observer};

@@ -15,13 +15,14 @@ use wasmtime_wasi_http::{WasiHttp, WasiHttpView};
 
 use crate::World;
 use crate::host::Host;
-use crate::sockets;
+use crate::{messages, sockets};
 
 /// A linker for one flavour of engine; a program gets sockets of ours instead of the engine's.
 pub(crate) fn linker(engine: &Engine, concurrency: bool, world: World) -> wasmtime::Result<Linker<Host>> {
     let mut linker = Linker::new(engine);
     wasi_02(&mut linker)?;
     wasmtime_wasi_config::add_to_linker(&mut linker, |host: &mut Host| WasiConfig::from(host.variables()))?;
+    messages::link(&mut linker)?;
     if concurrency {
         wasi_03(&mut linker)?;
     }

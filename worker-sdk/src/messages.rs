@@ -37,7 +37,7 @@
 //! - A message has at most 64 KiB as JSON and 16 descriptors. For more, send a file.
 //! - It can be sent from the moment that the worker is ready: not in the `start` hook. It can be received there.
 //!
-//! Native plugins only: a component gets no messages yet.
+//! Native plugins only: a component imports `launcher:messages`, whose text is in this crate's `wit/messages`.
 
 use std::future::poll_fn;
 use std::os::fd::{AsRawFd, OwnedFd};

@@ -169,7 +169,7 @@ fn serve(channel: &OwnedFd, mut assign: Assign, mut descriptors: Vec<OwnedFd>) -
                 program::serve(channel, assign, listeners, (counters, pulse, post), (loadable, &manifest)).await
             }
             (Plugin::Wasm(manifest), hub) => {
-                let guest = plugin::wasm::load(loadable, manifest, &assign).await?;
+                let guest = plugin::wasm::load(loadable, manifest, &assign, &post).await?;
                 let rest = guest.rest();
                 let (at, told) = ((listeners, take, board), (counters, access, pulse, post));
                 let served = match hub {

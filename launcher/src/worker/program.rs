@@ -44,12 +44,13 @@ pub(super) async fn serve(
 ) -> Result<(), String> {
     let channel = duplicate(channel)?;
     let channel = Arc::new(Channel::new(channel).map_err(|error| format!("the channel cannot be used: {error}"))?);
-    let life = Life { channel, said: Arc::default(), wish: Wish::default(), left: Arc::default(), post };
+    let (wish, left) = (Wish::default(), Arc::default());
+    let life = Life { channel, said: Arc::default(), wish, left, post: Arc::clone(&post) };
     let given = given(&assign, listeners)?;
     name_listeners(&mut assign, &given);
     let observer = Told { counters, memory: Memory::of(&assign.limits, &life.wish) };
     let connections = assign.limits.connections as usize;
-    let program = wasm::load_program(compiled, manifest, &assign, given, connections, Box::new(observer))?;
+    let program = wasm::load_program(compiled, manifest, &assign, given, connections, Box::new(observer), &post)?;
     let control = program.control();
     let steering = Steering { control: control.clone(), left: Arc::clone(&life.left) };
     life.live(steering, pulse, recycle::max_lifetime(&assign.limits, assign.worker), None, None)?;
@@ -63,6 +64,7 @@ pub(super) async fn serve(
             running.await
         }
     };
+    post.last_words();
     ended.map_err(|reason| {
         let missing = Addresses(control.unused());
         let missing = if missing.0.is_empty() { String::new() } else { format!("; it did not listen on {missing}") };

@@ -43,4 +43,5 @@ mod survival;
 mod systemd;
 mod templates;
 mod upgrade;
+mod wasm_messages;
 mod wasm_sockets;

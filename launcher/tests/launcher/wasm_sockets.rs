@@ -48,7 +48,7 @@ impl Talk {
 }
 
 /// One question on a connection of its own.
-fn ask(address: &str, line: &str) -> String {
+pub(crate) fn ask(address: &str, line: &str) -> String {
     let answer = Talk::open(address).and_then(|mut talk| talk.ask(line));
     answer.unwrap_or_else(|error| panic!("{line} to {address}: {error}"))
 }

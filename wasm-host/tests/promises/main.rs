@@ -15,7 +15,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Empty};
-use wasm_host::{CallFailure, GuestBody, HttpGuest, Manifest, Output, Purpose, Settings, Stream, Variables, compile};
+use wasm_host::{
+    CallFailure, GuestBody, HttpGuest, Manifest, Output, Purpose, Settings, Stream, Surroundings, Variables, compile,
+};
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
@@ -46,6 +48,10 @@ fn probe() -> &'static (Manifest, Vec<u8>) {
 
 fn settings() -> Settings {
     Settings { memory: 16 << 20, cpu_time: Duration::from_secs(10), reuse: None, dirs: Vec::new(), network: Vec::new() }
+}
+
+fn surroundings(output: Output) -> Surroundings {
+    Surroundings { output, post: None, on_thread: || () }
 }
 
 fn file_of(bytes: &[u8]) -> File {
@@ -82,7 +88,8 @@ impl Probe {
             let line = String::from_utf8_lossy(line).into_owned();
             sink.lock().expect("lock").push((stream, line));
         });
-        let guest = HttpGuest::load(file_of(compiled), manifest, settings, env, config, output, || ()).expect("loads");
+        let guest =
+            HttpGuest::load(file_of(compiled), manifest, settings, env, config, surroundings(output)).expect("loads");
         Probe { guest, lines }
     }
 

@@ -44,8 +44,7 @@ async fn a_missing_directory_fails_the_load() {
         &Settings { dirs, ..settings() },
         &Variables::new(),
         &serde_json::Value::Null,
-        std::sync::Arc::new(|_, _| {}),
-        || (),
+        crate::surroundings(std::sync::Arc::new(|_, _| {})),
     );
     assert!(matches!(loaded.err(), Some(PluginError::Dir { .. })));
 }

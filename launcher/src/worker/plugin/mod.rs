@@ -5,6 +5,7 @@
 
 pub mod native;
 pub mod wasm;
+mod wasm_post;
 
 use std::error::Error;
 use std::future::Future;

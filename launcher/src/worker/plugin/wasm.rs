@@ -8,12 +8,14 @@ use std::task::{Context, Poll};
 
 use ::http::{Request, Response};
 use pin_project_lite::pin_project;
-use wasm_host::{CallFailure, Given, GuestBody, HttpGuest, Manifest, Observer, Output, Program, Stream};
+use wasm_host::{CallFailure, Given, GuestBody, HttpGuest, Manifest, Observer, Output, Program, Stream, Surroundings};
 
+use super::wasm_post::Office;
 use super::{Failure, HttpPlugin};
 use crate::channel::Assign;
 use crate::sys::process::leave_shared_descriptors;
 use crate::worker::http::{Peer, RequestBody};
+use crate::worker::post::Post;
 
 /// A component that answers requests.
 pub struct WasmPlugin {
@@ -21,9 +23,15 @@ pub struct WasmPlugin {
 }
 
 /// Load a compiled component and try it once. An error is why it cannot serve, for a person.
-pub async fn load(compiled: File, manifest: &Manifest, assign: &Assign) -> Result<WasmPlugin, String> {
+pub(in crate::worker) async fn load(
+    compiled: File,
+    manifest: &Manifest,
+    assign: &Assign,
+    post: &Arc<Post>,
+) -> Result<WasmPlugin, String> {
     let name = |error: wasm_host::PluginError| format!("{}: {error}", assign.plugin_path);
-    let guest = HttpGuest::load(compiled, manifest, &assign.wasm, &assign.env, &assign.config, output(), alone);
+    let Assign { wasm, env, config, .. } = assign;
+    let guest = HttpGuest::load(compiled, manifest, wasm, env, config, surroundings(post));
     let guest = guest.map_err(name)?;
     guest.warm().await.map_err(name)?;
     Ok(WasmPlugin { guest })
@@ -37,12 +45,18 @@ pub(in crate::worker) fn load_program(
     given: Vec<Given>,
     connections: usize,
     observer: Box<dyn Observer>,
+    post: &Arc<Post>,
 ) -> Result<Program, String> {
     let Assign { wasm, env, config, plugin_path, .. } = assign;
     let name = plugin_path.clone();
     let loaded =
-        Program::load(compiled, manifest, wasm, env, config, output(), name, given, connections, observer, alone);
+        Program::load(compiled, manifest, wasm, env, config, surroundings(post), name, given, connections, observer);
     loaded.map_err(|error| format!("{plugin_path}: {error}"))
+}
+
+/// What this worker has for its guests.
+fn surroundings(post: &Arc<Post>) -> Surroundings {
+    Surroundings { output: output(), post: Some(Arc::new(Office(Arc::clone(post)))), on_thread: alone }
 }
 
 /// Where the lines of guests go.

@@ -393,6 +393,26 @@ impl Post {
         Poll::Ready(delivery)
     }
 
+    /// From now on the plugin receives messages. Ready when one is there, which [`take`](Self::take) gives.
+    pub(super) fn poll_arrived(&self, context: &mut Context<'_>) -> Poll<()> {
+        let mut desk = self.desk();
+        desk.listens = true;
+        if !desk.inbox.is_empty() {
+            return Poll::Ready(());
+        }
+        let old = desk.receiver.replace(context.waker().clone());
+        drop(desk);
+        drop(old);
+        Poll::Pending
+    }
+
+    /// The next message, if there is one. The sender is told that the plugin has it.
+    pub(super) fn take(&self) -> Option<Delivery> {
+        let delivery = self.desk().inbox.pop_front()?;
+        self.answer(&delivery.end, Fate::Taken);
+        Some(delivery)
+    }
+
     fn answer(&self, end: &End, fate: Fate) {
         match end {
             End::Link { link, number, bytes } => link.answer(fate, *number, *bytes),

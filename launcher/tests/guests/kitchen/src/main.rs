@@ -16,6 +16,7 @@ use wasip2::sockets::ip_name_lookup::resolve_addresses;
 use wasip2::sockets::network::ErrorCode;
 use wstd::http::body::{Body, Bytes, Frame};
 use wstd::http::{Client, Error, HeaderMap, Method, Request, Response, StatusCode};
+use wstd::runtime::AsyncPollable;
 
 mod store {
     wit_bindgen::generate!({
@@ -37,6 +38,15 @@ mod store {
         generate_all,
     });
     pub use wasi::config::store::{get, get_all};
+}
+
+mod post {
+    wit_bindgen::generate!({
+        path: "../../../../worker-sdk/wit/messages",
+        world: "talking",
+        with: { "wasi:io/poll@0.2.0": wasip2::io::poll },
+    });
+    pub use launcher::messages::messages::{Inbox, Receiver, send};
 }
 
 /// What `/version` answers. A test that needs another version of this component replaces these bytes in the
@@ -82,6 +92,8 @@ async fn main(request: Request<Body>) -> Result<Response<Body>, Error> {
         "/fetch" => fetch(query(&request, "url")?).await,
         "/connect" => outcome(connect(query(&request, "to")?.parse()?).await),
         "/resolve" => outcome(resolve(query(&request, "host")?)),
+        "/tell" => tell(query(&request, "service")?, query(&request, "text")?).await,
+        "/hear" => hear().await,
         "/stdout" => {
             println!("a line on stdout");
             eprintln!("a line on stderr");
@@ -268,6 +280,30 @@ fn list(path: &str) -> std::io::Result<String> {
 async fn connect(to: SocketAddr) -> std::io::Result<String> {
     wstd::net::TcpStream::connect_addr(to).await?;
     Ok("connected\n".into())
+}
+
+/// A message to one worker of a service.
+async fn tell(service: &str, text: &str) -> Result<Response<Body>, Error> {
+    let refused = |reason| std::io::Error::other(format!("{reason:?}"));
+    let sending = match post::send(&post::Receiver::Any(service.to_owned()), text.as_bytes()) {
+        Ok(sending) => sending,
+        Err(reason) => return outcome(Err(refused(reason))),
+    };
+    let ready = AsyncPollable::new(sending.subscribe());
+    loop {
+        match sending.outcome() {
+            Some(told) => return outcome(told.map(|()| "taken\n".to_owned()).map_err(refused)),
+            None => ready.wait_for().await,
+        }
+    }
+}
+
+/// The next message that comes.
+async fn hear() -> Result<Response<Body>, Error> {
+    let inbox = post::Inbox::new();
+    AsyncPollable::new(inbox.subscribe()).wait_for().await;
+    let message = inbox.next().ok_or_else(|| Error::msg("no message, although there is one"))?;
+    text(String::from_utf8_lossy(&message.payload).into_owned() + "\n")
 }
 
 fn resolve(host: &str) -> std::io::Result<String> {

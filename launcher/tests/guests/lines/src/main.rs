@@ -4,6 +4,7 @@
 //! Over TCP each line is a command, answered by a line; a datagram is sent back to whoever sent it.
 //! `AT_START` makes it misbehave before it listens.
 
+use std::cell::RefCell;
 use std::env;
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -19,6 +20,20 @@ use wstd::iter::AsyncIterator;
 use wstd::net::{TcpListener, TcpStream};
 use wstd::runtime::{AsyncPollable, spawn};
 
+mod post {
+    wit_bindgen::generate!({
+        path: "../../../../worker-sdk/wit/messages",
+        world: "talking",
+        with: { "wasi:io/poll@0.2.0": wasip2::io::poll },
+    });
+    pub use launcher::messages::messages::{Inbox, Receiver, Sender, send};
+}
+
+thread_local! {
+    /// What came by messages.
+    static HEARD: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
 #[wstd::main]
 async fn main() -> wstd::io::Result<()> {
     match env::var("AT_START").as_deref() {
@@ -30,6 +45,9 @@ async fn main() -> wstd::io::Result<()> {
     }
     let address = |variable: &str| env::var(variable).ok();
     let first = address("LAUNCHER_LISTEN").ok_or_else(|| std::io::Error::other("LAUNCHER_LISTEN is not set"))?;
+    if env::var("LISTENS").is_ok() {
+        spawn(hear(post::Inbox::new())).detach();
+    }
     let (end, ended) = async_channel();
     if let Some(address) = address("LAUNCHER_LISTEN_DATAGRAMS") {
         let socket = bind_udp(address.parse().map_err(std::io::Error::other)?).map_err(failed)?;
@@ -122,6 +140,8 @@ async fn obey(line: &str, end: &std::cell::Cell<bool>) -> String {
             let (_incoming, outgoing) = socket.stream(None)?;
             send(&outgoing, b"unasked\n", Some(address))
         }),
+        "tell" => tell(rest).await,
+        "heard" => HEARD.with_borrow(|heard| heard.join(", ") + "\n"),
         "end" => {
             end.set(true);
             "ending\n".to_owned()
@@ -132,6 +152,48 @@ async fn obey(line: &str, end: &std::cell::Cell<bool>) -> String {
             std::hint::black_box(0);
         },
         _ => format!("{line}\n"),
+    }
+}
+
+/// Remembers every message with its sender.
+async fn hear(inbox: post::Inbox) {
+    let ready = AsyncPollable::new(inbox.subscribe());
+    loop {
+        ready.wait_for().await;
+        while let Some(message) = inbox.next() {
+            let sender = match message.sender {
+                post::Sender::Worker(peer) => format!("{}/{}", peer.service, peer.slot),
+                post::Sender::Operator => "operator".to_owned(),
+            };
+            let text = String::from_utf8_lossy(&message.payload).into_owned();
+            HEARD.with_borrow_mut(|heard| heard.push(format!("{sender}: {text}")));
+        }
+    }
+}
+
+/// `tell every SERVICE TEXT`, `any`; `slot SERVICE/SLOT`, `worker ID`: what became of the message.
+async fn tell(command: &str) -> String {
+    let mut words = command.splitn(3, ' ');
+    let (how, whom, text) = (words.next().unwrap_or(""), words.next().unwrap_or(""), words.next().unwrap_or(""));
+    let to = match (how, whom.split_once('/')) {
+        ("every", _) => post::Receiver::Every(whom.to_owned()),
+        ("any", _) => post::Receiver::Any(whom.to_owned()),
+        ("worker", _) => post::Receiver::Worker(whom.parse().unwrap_or(0)),
+        ("slot", Some((service, slot))) => post::Receiver::Slot((service.to_owned(), slot.parse().unwrap_or(0))),
+        _ => return format!("nobody is {how} {whom}\n"),
+    };
+    let text = if text == "large" { "x".repeat(70_000) } else { text.to_owned() };
+    let sending = match post::send(&to, text.as_bytes()) {
+        Ok(sending) => sending,
+        Err(reason) => return format!("{reason:?}\n"),
+    };
+    let ready = AsyncPollable::new(sending.subscribe());
+    loop {
+        match sending.outcome() {
+            Some(Ok(())) => return "taken\n".to_owned(),
+            Some(Err(reason)) => return format!("{reason:?}\n"),
+            None => ready.wait_for().await,
+        }
     }
 }
 
