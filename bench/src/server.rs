@@ -5,133 +5,229 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
-use std::time::Duration;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
 
-/// How long a server may take until it says where it listens.
-const START: Duration = Duration::from_secs(30);
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::bench::Bench;
+use crate::load::Ask;
+use crate::supervised::Supervised;
+use crate::{load, usage};
+
+/// How long a server may take until it serves.
+pub(crate) const START: Duration = Duration::from_secs(30);
+/// How long one may take to end when it is asked to.
+const END: Duration = Duration::from_secs(30);
 
 /// A server that runs.
 pub(crate) struct Server {
     pub(crate) name: &'static str,
     pub(crate) address: SocketAddr,
     child: Child,
+    /// What it says, line by line, and when that was read.
+    said: Receiver<(Instant, String)>,
+}
+
+/// What a time of load cost.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sample {
+    /// Microseconds of processor time a request.
+    pub(crate) cost: f64,
+    /// Requests a second.
+    pub(crate) rate: f64,
 }
 
 impl Server {
+    /// Starts a program. Where it listens is not known yet, unless `address` says it.
+    pub(crate) fn spawn(
+        name: &'static str,
+        command: &mut Command,
+        address: Option<SocketAddr>,
+    ) -> Result<Server, String> {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let started = command.spawn();
+        let mut child =
+            started.map_err(|error| format!("missing: {:?} does not start: {error}", command.get_program()))?;
+        let (tell, said) = channel();
+        let outputs: [Option<Box<dyn Read + Send>>; 2] =
+            [child.stdout.take().map(|pipe| Box::new(pipe) as _), child.stderr.take().map(|pipe| Box::new(pipe) as _)];
+        for pipe in outputs.into_iter().flatten() {
+            let tell = tell.clone();
+            std::thread::spawn(move || {
+                for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+                    // It must be read in any case, or the server would wait.
+                    let _ = tell.send((Instant::now(), line));
+                }
+            });
+        }
+        let unknown = SocketAddr::from(([127, 0, 0, 1], 0));
+        Ok(Server { name, address: address.unwrap_or(unknown), child, said })
+    }
+
+    /// One that says `… 127.0.0.1:PORT…` when it listens.
+    pub(crate) fn telling(name: &'static str, command: &mut Command) -> Result<Server, String> {
+        let mut server = Server::spawn(name, command, None)?;
+        let (_, address) = server.wait(START, |line| {
+            let at = line.find("127.0.0.1:")?;
+            let end = line[at + 10..].find(|c: char| !c.is_ascii_digit()).map_or(line.len(), |end| at + 10 + end);
+            line[at..end].parse().ok()
+        })?;
+        server.address = address;
+        Ok(server)
+    }
+
+    /// One that is told where to listen, and answers there when it is ready.
+    pub(crate) fn told(name: &'static str, address: SocketAddr, command: &mut Command) -> Result<Server, String> {
+        let mut server = Server::spawn(name, command, Some(address))?;
+        let deadline = Instant::now() + START;
+        while load::ask(address, Duration::from_secs(1)).is_err() {
+            let ended = server.child.try_wait().ok().flatten();
+            if let Some(status) = ended {
+                return Err(format!("it ended ({status}): {}", server.words()));
+            }
+            if Instant::now() > deadline {
+                return Err(format!("it does not answer: {}", server.words()));
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(server)
+    }
+
+    /// The first line from now on in which something is found, and when it was read.
+    pub(crate) fn wait<T>(&self, within: Duration, find: impl Fn(&str) -> Option<T>) -> Result<(Instant, T), String> {
+        let deadline = Instant::now() + within;
+        let mut before = String::new();
+        loop {
+            match self.said.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok((at, line)) => match find(&line) {
+                    Some(found) => return Ok((at, found)),
+                    None => before += &format!("\n    {line}"),
+                },
+                Err(RecvTimeoutError::Timeout) => return Err(format!("{} is waited for in vain:{before}", self.name)),
+                Err(RecvTimeoutError::Disconnected) => return Err(format!("{} did not start:{before}", self.name)),
+            }
+        }
+    }
+
+    /// What it has said that nobody has read.
+    fn words(&self) -> String {
+        self.said.try_iter().map(|(_, line)| format!("{line}; ")).collect()
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
+
+    /// It and all that descend from it.
+    pub(crate) fn family(&self) -> Vec<u32> {
+        usage::family(self.pid())
+    }
+
+    /// Loads it for `time`.
+    pub(crate) fn sample(&self, ask: &Ask, connections: usize, time: Duration) -> Result<Sample, String> {
+        let family = self.family();
+        let before = usage::processor_time(&family);
+        let done = load::closed::load(self.address, ask, connections, time);
+        let done = done.map_err(|error| format!("{}: {error}", self.name))?;
+        let used = usage::processor_time(&family).saturating_sub(before);
+        if done.requests == 0 {
+            return Err(format!("{}: no request was answered", self.name));
+        }
+        let requests = done.requests as f64;
+        Ok(Sample { cost: used.as_secs_f64() * 1e6 / requests, rate: requests / done.time.as_secs_f64() })
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) -> Result<(), String> {
+        signal_to(self.pid(), signal)
+    }
+}
+
+/// Sends a signal to a process.
+pub(crate) fn signal_to(pid: u32, signal: Signal) -> Result<(), String> {
+    let pid = i32::try_from(pid).map_err(|error| error.to_string())?;
+    kill(Pid::from_raw(pid), signal).map_err(|error| format!("{signal} to {pid}: {error}"))
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // The launcher's workers end with it: their channel does. A child that is gone already is no harm.
+        let family: Vec<_> = self.family().into_iter().map(|pid| (pid, usage::started(pid))).collect();
+        // Whoever has children ends them when it is asked to, and not when it is killed.
+        let _ = self.signal(Signal::SIGTERM);
+        ended_within(&mut self.child, END);
         let _ = self.child.kill();
         let _ = self.child.wait();
+        for (pid, started) in family.iter().skip(1) {
+            // Unless its number is another's by now.
+            if started.is_some() && usage::started(*pid) == *started {
+                let _ = signal_to(*pid, Signal::SIGKILL);
+            }
+        }
     }
 }
 
-/// Where things are.
-pub(crate) struct Places {
-    /// The project's directory.
-    pub(crate) project: PathBuf,
-    /// The directory of built programs and libraries.
-    pub(crate) built: PathBuf,
-    /// A temporary one.
-    pub(crate) scratch: PathBuf,
-}
-
-/// Starts a server under its name, or says why that is not possible here.
-type Start = fn(&'static str, &Places) -> Result<Server, String>;
-
-/// A server that can be compared.
-pub(crate) struct Entry {
-    pub(crate) name: &'static str,
-    /// The name of what it is compared with; its own, if that is what others are compared with.
-    pub(crate) baseline: &'static str,
-    pub(crate) start: Start,
-}
-
-const fn entry(name: &'static str, baseline: &'static str, start: Start) -> Entry {
-    Entry { name, baseline, start }
-}
-
-/// The handler of `plugins/hello` on hyper.
-const HYPER: &str = "bare hyper";
-/// The application of `examples/sockets/axum` by itself.
-const AXUM: &str = "bare axum";
-
-/// What can be compared.
-pub(crate) const SERVERS: [Entry; 9] = [
-    entry(HYPER, HYPER, bare),
-    entry("native, Rust", HYPER, |name, at| launcher(name, at, &at.built.join("libhello.so"), "")),
-    entry("native, C", HYPER, |name, at| launcher(name, at, &c_plugin(at)?, "")),
-    entry("WASM, instances reused", HYPER, |name, at| launcher(name, at, &wat(at), ", wasm: { reuse: 1000000 }")),
-    entry("WASM, fresh instances", HYPER, |name, at| launcher(name, at, &wat(at), "")),
-    entry("wasmtime serve", HYPER, wasmtime),
-    entry("nginx", HYPER, nginx),
-    entry(AXUM, AXUM, |name, at| start(name, &mut Command::new(axum(at)?.join("examples/bare")))),
-    entry("axum, owns its socket", AXUM, |name, at| launcher(name, at, &axum(at)?.join("libaxum_app.so"), "")),
-];
-
-fn bare(name: &'static str, _: &Places) -> Result<Server, String> {
-    let program = std::env::current_exe().map_err(|error| format!("cannot find this program: {error}"))?;
-    start(name, Command::new(program).arg("bare"))
-}
-
-fn wat(at: &Places) -> PathBuf {
-    at.project.join("plugins/hello.wat")
-}
-
-fn c_plugin(at: &Places) -> Result<PathBuf, String> {
-    let library = at.scratch.join("hello-c.so");
-    let mut compiler = Command::new("cc");
-    compiler.args(["-shared", "-fPIC", "-O2", "-I"]).arg(at.project.join("worker-sdk/include"));
-    compiler.arg(at.project.join("plugins/hello-c/hello.c")).arg("-o").arg(&library).arg("-lpthread");
-    match compiler.status() {
-        Ok(status) if status.success() => Ok(library),
-        Ok(status) => Err(format!("cc failed: {status}")),
-        Err(error) => Err(format!("no C compiler: {error}")),
+/// Waits for the end of a process, so long at most.
+pub(crate) fn ended_within(child: &mut Child, patience: Duration) {
+    let deadline = Instant::now() + patience;
+    while matches!(child.try_wait(), Ok(None)) && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(2));
     }
 }
 
-/// Where the application of axum is built, as a program and as a plugin.
-fn axum(at: &Places) -> Result<PathBuf, String> {
-    let target = at.built.with_file_name("axum");
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut cargo = Command::new(cargo);
-    cargo.args(["build", "--release", "--quiet", "--locked", "--lib", "--example", "bare", "--manifest-path"]);
-    cargo.arg(at.project.join("examples/sockets/axum/Cargo.toml")).arg("--target-dir").arg(&target);
-    match cargo.status() {
-        Ok(status) if status.success() => Ok(target.join("release")),
-        Ok(status) => Err(format!("cargo failed: {status}")),
-        Err(error) => Err(format!("cargo does not start: {error}")),
-    }
+/// An address that is free at this moment, for servers that do not say which they got.
+pub(crate) fn free_address() -> Result<SocketAddr, String> {
+    let address = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+    address.map_err(|error| format!("no free port: {error}"))
 }
 
-pub(crate) fn launcher(name: &'static str, at: &Places, plugin: &Path, more: &str) -> Result<Server, String> {
-    let workers = if more.contains("workers:") { "" } else { ", workers: 1" };
-    let id: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
-    let config = at.scratch.join(format!("{id}.yaml"));
+/// The baseline; `processes`: so many share its listener.
+pub(crate) fn bare(processes: Option<u32>) -> Result<Server, String> {
+    // By this path, because the build may have replaced the file.
+    let mut command = Command::new("/proc/self/exe");
+    command.arg("bare").args(processes.map(|n| n.to_string()));
+    Server::telling("bare hyper", &mut command)
+}
+
+/// A launcher that serves one plugin.
+pub(crate) fn launcher(bench: &Bench, name: &'static str, plugin: &Path, more: &str) -> Result<Server, String> {
+    let launcher = Supervised::start(bench, name, plugin, more)?;
+    launcher.wait("serving")?;
+    Ok(launcher.server)
+}
+
+/// Its configuration; `more`: further keys of the service, as they stand between braces.
+pub(crate) fn configuration(bench: &Bench, name: &str, plugin: &Path, more: &str) -> Result<PathBuf, String> {
+    let place = bench.scratch(name)?;
+    let config = place.join("config.yaml");
+    let log = "log: { format: json, level: debug }";
     let text = format!(
-        "master: {{ state_dir: {:?} }}\nservices:\n  hello: {{ plugin: {:?}, listen: 127.0.0.1:0{workers}{more} }}\n",
-        at.scratch.join(id),
-        plugin,
+        "master: {{ state_dir: {:?}, {log} }}\nservices:\n  hello: {{ plugin: {plugin:?}, listen: '127.0.0.1:0', {more} }}\n",
+        place.join("state")
     );
     fs::write(&config, text).map_err(|error| format!("cannot write {}: {error}", config.display()))?;
-    start(name, Command::new(at.built.join("launcher")).arg("run").arg(config))
+    Ok(config)
 }
 
-fn wasmtime(name: &'static str, at: &Places) -> Result<Server, String> {
-    start(name, Command::new("wasmtime").args(["serve", "--addr", "127.0.0.1:0"]).arg(wat(at)))
+/// `wasmtime serve`, of `peers.sh` or of the path.
+pub(crate) fn wasmtime(bench: &Bench, name: &'static str, component: &Path, more: &[&str]) -> Result<Server, String> {
+    let program = bench.peer("bin/wasmtime").unwrap_or_else(|_| PathBuf::from("wasmtime"));
+    let mut command = Command::new(program);
+    command.args(["serve", "--addr", "127.0.0.1:0"]).args(more).arg(component);
+    Server::telling(name, &mut command)
 }
 
-fn nginx(name: &'static str, at: &Places) -> Result<Server, String> {
-    // It does not say which port it got: one that is free at this moment.
-    let address = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-    let address = address.map_err(|error| format!("no free port: {error}"))?;
-    let config = at.scratch.join("nginx.conf");
+/// The same with instances reused and one thread.
+pub(crate) fn wasmtime_tuned(bench: &Bench, name: &'static str, component: &Path) -> Result<Server, String> {
+    let program = bench.peer("bin/wasmtime").unwrap_or_else(|_| PathBuf::from("wasmtime"));
+    let mut command = Command::new(program);
+    command.args(["serve", "--addr", "127.0.0.1:0", "--max-instance-reuse-count", "1000000"]).arg(component);
+    Server::telling(name, command.env("TOKIO_WORKER_THREADS", "1"))
+}
+
+pub(crate) fn nginx(bench: &Bench) -> Result<Server, String> {
+    let (name, address, place) = ("nginx", free_address()?, bench.scratch("nginx")?);
+    let config = place.join("nginx.conf");
     let text = format!(
         "daemon off; worker_processes 1; pid nginx.pid; error_log stderr notice; events {{}}
 http {{
@@ -141,54 +237,74 @@ http {{
 "
     );
     fs::write(&config, text).map_err(|error| format!("cannot write {}: {error}", config.display()))?;
-    let child = spawn(Command::new("nginx").arg("-p").arg(&at.scratch).arg("-c").arg(&config))?;
-    let mut server = Server { name, address, child };
-    let said = listen_for(&mut server.child, |line| line.contains("start worker process").then_some(()));
-    said.map(|()| server)
+    // Not on every path of a user.
+    let sbin = Path::new("/usr/sbin/nginx");
+    let program = if sbin.exists() { sbin } else { Path::new("nginx") };
+    Server::told(name, address, Command::new(program).arg("-p").arg(&place).arg("-c").arg(&config))
 }
 
-/// Starts a server that says `… 127.0.0.1:PORT…` on one of its outputs when it listens.
-fn start(name: &'static str, command: &mut Command) -> Result<Server, String> {
-    let child = spawn(command)?;
-    let unspecified = SocketAddr::from(([127, 0, 0, 1], 0));
-    let mut server = Server { name, address: unspecified, child };
-    server.address = listen_for(&mut server.child, |line| {
-        let at = line.find("127.0.0.1:")?;
-        let end = line[at + 10..].find(|c: char| !c.is_ascii_digit()).map_or(line.len(), |end| at + 10 + end);
-        line[at..end].parse().ok()
-    })?;
-    Ok(server)
+/// The servers of other languages, with so many workers. `version`: a file whose text they answer with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Peer {
+    NodeCluster,
+    Pm2,
+    Gunicorn,
+    Granian,
 }
 
-fn spawn(command: &mut Command) -> Result<Child, String> {
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command.spawn().map_err(|error| format!("missing: {:?} does not start: {error}", command.get_program()))
-}
+impl Peer {
+    pub(crate) const ALL: [Peer; 4] = [Peer::NodeCluster, Peer::Pm2, Peer::Gunicorn, Peer::Granian];
 
-/// Waits until a line of the child's output is what is looked for, and reads on for as long as the child lives.
-pub(crate) fn listen_for<T: Send + 'static>(
-    child: &mut Child,
-    find: impl FnMut(&str) -> Option<T> + Clone + Send + 'static,
-) -> Result<T, String> {
-    let (tell, told) = mpsc::channel();
-    let outputs: [Option<Box<dyn Read + Send>>; 2] =
-        [child.stdout.take().map(|pipe| Box::new(pipe) as _), child.stderr.take().map(|pipe| Box::new(pipe) as _)];
-    for pipe in outputs.into_iter().flatten() {
-        let (tell, mut find) = (tell.clone(), find.clone());
-        std::thread::spawn(move || {
-            for line in BufReader::new(pipe).lines().map_while(Result::ok) {
-                // Nobody listens any more once it was found.
-                let _ = tell.send((find(&line), line));
-            }
-        });
-    }
-    drop(tell);
-    let mut said = String::new();
-    loop {
-        match told.recv_timeout(START) {
-            Ok((Some(found), _)) => return Ok(found),
-            Ok((None, line)) => said = said + "\n    " + &line,
-            Err(_) => return Err(format!("it did not start:{said}")),
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Peer::NodeCluster => "Node cluster",
+            Peer::Pm2 => "pm2",
+            Peer::Gunicorn => "gunicorn + uvicorn",
+            Peer::Granian => "granian",
         }
     }
+
+    pub(crate) fn start(self, bench: &Bench, workers: u32, version: Option<&Path>) -> Result<Started, String> {
+        let (address, peers) = (free_address()?, bench.project.join("bench/peers"));
+        let (port, place) = (address.port().to_string(), bench.scratch("peer")?);
+        let workers = workers.to_string();
+        let mut command = match self {
+            Peer::NodeCluster => {
+                let mut command = Command::new("node");
+                command.arg(peers.join("hello.js")).env("WORKERS", &workers);
+                command
+            }
+            Peer::Pm2 => {
+                let mut command = Command::new(bench.peer("node_modules/.bin/pm2")?);
+                command.args(["start", "--no-daemon", "--name", "hello", "-i", &workers]).arg(peers.join("hello.js"));
+                command.env("PM2_HOME", &place);
+                command
+            }
+            Peer::Gunicorn => {
+                let mut command = Command::new(bench.peer(".venv/bin/gunicorn")?);
+                command.args(["-k", "uvicorn_worker.UvicornWorker", "-w", &workers, "-b", &address.to_string()]);
+                command.args(["--log-level", "warning", "hello:application"]);
+                command
+            }
+            Peer::Granian => {
+                let mut command = Command::new(bench.peer(".venv/bin/granian")?);
+                command.args(["--interface", "asgi", "--workers", &workers, "--host", "127.0.0.1", "--port", &port]);
+                command.args(["--respawn-failed-workers", "--log-level", "warning", "hello:application"]);
+                command
+            }
+        };
+        command.current_dir(&peers).env("PORT", &port);
+        if let Some(version) = version {
+            command.env("VERSION_FILE", version);
+        }
+        let server = Server::told(self.name(), address, &mut command)?;
+        Ok(Started { server, home: place })
+    }
+}
+
+/// A peer that runs.
+pub(crate) struct Started {
+    pub(crate) server: Server,
+    /// Its directory: pm2's, by which it is steered.
+    pub(crate) home: PathBuf,
 }

@@ -32,17 +32,6 @@ pub(crate) fn processor_time(family: &[u32]) -> Duration {
     family.iter().map(|pid| scheduled(*pid).or_else(|| ticks(*pid)).unwrap_or_default()).sum()
 }
 
-/// How often the threads of a family went to sleep by themselves: each time they were woken.
-pub(crate) fn sleeps(family: &[u32]) -> u64 {
-    let tasks = family.iter().filter_map(|pid| fs::read_dir(format!("/proc/{pid}/task")).ok()).flatten().flatten();
-    let of = |task: fs::DirEntry| {
-        let status = fs::read_to_string(task.path().join("status")).ok()?;
-        let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
-        line.trim().parse::<u64>().ok()
-    };
-    tasks.filter_map(of).sum()
-}
-
 fn scheduled(pid: u32) -> Option<Duration> {
     let mut total = 0;
     for thread in fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten() {
@@ -60,12 +49,40 @@ fn ticks(pid: u32) -> Option<Duration> {
     Some(Duration::from_millis(ticks * 10))
 }
 
-/// Proportional set size of a family, KiB: its private memory, and its share of what it shares.
-pub(crate) fn memory(family: &[u32]) -> u64 {
-    let of = |pid: &u32| {
-        let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
-        let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+/// What the kernel says of a process's memory, KiB.
+fn rollup(pid: u32, keys: &[&str]) -> Option<u64> {
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+    let of = |key: &&str| {
+        let line = rollup.lines().find_map(|line| line.strip_prefix(*key)?.strip_prefix(':'))?;
         line.split_whitespace().next()?.parse::<u64>().ok()
     };
-    family.iter().filter_map(of).sum()
+    keys.iter().map(of).sum()
+}
+
+/// Proportional set size of a family, KiB: its private memory, and its share of what it shares.
+pub(crate) fn memory(family: &[u32]) -> u64 {
+    family.iter().filter_map(|pid| rollup(*pid, &["Pss"])).sum()
+}
+
+/// Memory of a family that nobody shares, KiB.
+pub(crate) fn private(family: &[u32]) -> u64 {
+    family.iter().filter_map(|pid| rollup(*pid, &["Private_Clean", "Private_Dirty"])).sum()
+}
+
+/// How often the threads of a family have begun to wait: each time they did, something had woken them.
+pub(crate) fn sleeps(family: &[u32]) -> u64 {
+    let threads =
+        family.iter().flat_map(|pid| fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten());
+    let of = |path: std::path::PathBuf| {
+        let status = fs::read_to_string(path.join("status")).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
+        line.trim().parse::<u64>().ok()
+    };
+    threads.filter_map(|thread| of(thread.path())).sum()
+}
+
+/// When a process started, in clock ticks since the machine did: with its number that names it for ever.
+pub(crate) fn started(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
 }

@@ -24,7 +24,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         while let Some(event) = events.wait_next() {
             match &event.what {
                 // Facts are values. These fields are typed.
-                What::Fact(Fact::Ready { worker, took_ms }) => {
+                What::Fact(Fact::Ready { worker, took_ms, .. }) => {
                     println!("{}/{} serves after {took_ms} ms", worker.service, worker.slot.0);
                 }
                 // And each is a sentence.

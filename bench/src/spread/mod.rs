@@ -9,19 +9,21 @@
 mod clients;
 mod status;
 
+use std::cell::Cell;
 use std::error::Error;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use self::clients::Answers;
 use self::status::{Status, Worker};
-use crate::server::{Places, listen_for};
+use crate::bench::Bench;
+use crate::server::{START, Server};
 use crate::usage;
 
 /// Connections that are opened one after the other, by each of [`clients::COUNT`] clients its part.
@@ -53,7 +55,7 @@ enum Ill {
 const ILL: [(Ill, &str); 3] = [(Ill::Stopped, "stopped"), (Ill::Spinning, "spinning"), (Ill::Slow, "slow")];
 
 /// Measures everything and prints it as Markdown.
-pub(crate) fn run(places: &Places) -> Result<(), Box<dyn Error>> {
+pub(crate) fn run(bench: &Bench) -> Result<(), Box<dyn Error>> {
     println!("{}", machine());
     println!(
         "| workers | policy | spread of {CONNECTIONS} | of {HELD} that stay | wake-ups/connection | CPU µs/connection |"
@@ -61,7 +63,7 @@ pub(crate) fn run(places: &Places) -> Result<(), Box<dyn Error>> {
     println!("|--:|---|--:|--:|--:|--:|");
     for workers in WORKERS {
         for (name, settings) in POLICIES {
-            let well = well(places, workers, settings).map_err(|error| format!("{name}, {workers}: {error}"))?;
+            let well = well(bench, workers, settings).map_err(|error| format!("{name}, {workers}: {error}"))?;
             println!("| {workers} | {name} | {well} |");
         }
     }
@@ -70,7 +72,7 @@ pub(crate) fn run(places: &Places) -> Result<(), Box<dyn Error>> {
     for workers in WORKERS {
         for (name, settings) in POLICIES {
             for (ill, word) in ILL {
-                let row = unwell(places, workers, settings, ill);
+                let row = unwell(bench, workers, settings, ill);
                 let row = row.map_err(|error| format!("{name}, {workers}, {word}: {error}"))?;
                 println!("| {workers} | {name} | {word} | {row} |");
             }
@@ -80,10 +82,10 @@ pub(crate) fn run(places: &Places) -> Result<(), Box<dyn Error>> {
 }
 
 /// Everybody is well: the cells of a row.
-fn well(places: &Places, workers: u32, settings: &str) -> Result<String, Box<dyn Error>> {
-    let launcher = Launcher::start(places, workers, settings)?;
+fn well(bench: &Bench, workers: u32, settings: &str) -> Result<String, Box<dyn Error>> {
+    let launcher = Launcher::start(bench, workers, settings)?;
     clients::ask(launcher.address, 200);
-    let family = usage::family(launcher.child.id());
+    let family = usage::family(launcher.server.pid());
     let (before, used, woken) = (launcher.workers()?, usage::processor_time(&family), usage::sleeps(&family));
     let Answers { latencies, stranded } = clients::ask(launcher.address, CONNECTIONS);
     let used = usage::processor_time(&family).saturating_sub(used);
@@ -107,8 +109,8 @@ fn well(places: &Places, workers: u32, settings: &str) -> Result<String, Box<dyn
 }
 
 /// One is not: the cells of a row.
-fn unwell(places: &Places, workers: u32, settings: &str, ill: Ill) -> Result<String, Box<dyn Error>> {
-    let launcher = Launcher::start(places, workers, settings)?;
+fn unwell(bench: &Bench, workers: u32, settings: &str, ill: Ill) -> Result<String, Box<dyn Error>> {
+    let launcher = Launcher::start(bench, workers, settings)?;
     clients::ask(launcher.address, 200);
     let victim = launcher.workers()?.first().ok_or("no worker")?.pid;
     let over = Arc::new(AtomicBool::new(false));
@@ -184,15 +186,15 @@ fn machine() -> String {
 struct Launcher {
     address: SocketAddr,
     status: Status,
-    child: Child,
+    server: Server,
 }
 
 impl Launcher {
-    fn start(places: &Places, workers: u32, settings: &str) -> Result<Launcher, Box<dyn Error>> {
+    fn start(bench: &Bench, workers: u32, settings: &str) -> Result<Launcher, Box<dyn Error>> {
         // Its own for each, because the state directory of the one before may be locked for a moment.
-        let state = tempfile::tempdir_in(&places.scratch)?.keep();
+        let state = bench.scratch("spread")?;
         let config: PathBuf = state.join("config.yaml");
-        let plugin = places.built.join("libmisbehave.so");
+        let plugin = bench.misbehave()?;
         fs::write(
             &config,
             format!(
@@ -200,20 +202,17 @@ impl Launcher {
                  workers: {workers}, {settings} }}\n"
             ),
         )?;
-        let mut command = Command::new(places.built.join("launcher"));
-        command.arg("run").arg(&config).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn()?;
-        let mut address = None;
-        listen_for(&mut child, move |line| {
-            address = address.or_else(|| {
+        let server = Server::spawn("spread", Command::new(&bench.binary).arg("run").arg(&config), None)?;
+        let address = Cell::new(None);
+        let (_, address) = server.wait(START, |line| {
+            address.set(address.get().or_else(|| {
                 let at = line.find("127.0.0.1:")?;
                 let end = line[at + 10..].find(|c: char| !c.is_ascii_digit()).map_or(line.len(), |end| at + 10 + end);
                 line[at..end].parse().ok()
-            });
-            address.filter(|_| line.contains("serving web"))
-        })
-        .map(|address| Launcher { address, status: Status::of(&state), child })
-        .map_err(Into::into)
+            }));
+            address.get().filter(|_| line.contains("serving web"))
+        })?;
+        Ok(Launcher { address, status: Status::of(&state), server })
     }
 
     fn workers(&self) -> Result<Vec<Worker>, Box<dyn Error>> {
@@ -223,17 +222,7 @@ impl Launcher {
 
 impl Drop for Launcher {
     fn drop(&mut self) {
-        // The keeper passes it on; what does not leave then dies with it.
-        if signal(self.child.id(), "QUIT").is_ok() {
-            let deadline = Instant::now() + Duration::from_secs(5);
-            while Instant::now() < deadline {
-                if matches!(self.child.try_wait(), Ok(Some(_))) {
-                    return;
-                }
-                thread::sleep(Duration::from_millis(10));
-            }
-        }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        // A worker that spins would be waited for otherwise.
+        let _ = self.server.signal(nix::sys::signal::Signal::SIGQUIT);
     }
 }

@@ -249,8 +249,11 @@ impl Master {
                 if !matches!(state, Some(pool::State::Starting { .. })) {
                     return; // it was asked to repeat it
                 }
-                let took_ms = milliseconds(running.spawned.elapsed());
-                self.journal.record(&Fact::Ready { worker: running.name.clone(), took_ms });
+                let took = running.spawned.elapsed();
+                // Milliseconds are too coarse for what takes two of them.
+                let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+                let worker = running.name.clone();
+                self.journal.record(&Fact::Ready { worker, took_ms: milliseconds(took), took_us });
                 self.tell_pool(key, pool::Event::Ready(id));
                 self.begin_accepting(key, id);
                 self.heard(id);

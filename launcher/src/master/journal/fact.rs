@@ -197,6 +197,7 @@ pub enum Fact {
         #[serde(flatten)]
         worker: WorkerName,
         took_ms: u64,
+        took_us: u64,
     },
     Recycling {
         #[serde(flatten)]

@@ -47,7 +47,7 @@ impl Fact {
             }
             Fact::Listening { address, .. } => format!("listening on {address}"),
             Fact::Spawned(w) => format!("worker {} spawned, pid {}, generation {}", w.worker.0, w.pid, w.generation.0),
-            Fact::Ready { worker: w, took_ms } => {
+            Fact::Ready { worker: w, took_ms, .. } => {
                 format!(
                     "worker {} ready, pid {}, generation {}, after {}",
                     w.worker.0,

@@ -10,7 +10,9 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::server::{Places, Server, launcher};
+use crate::bench::Bench;
+use crate::figures::{Line, Table, Target};
+use crate::server::{Server, launcher};
 
 /// What is counted: its name here, Node's word and how many there, the courier's path and how many here.
 struct Kind {
@@ -26,44 +28,46 @@ const KINDS: [Kind; 2] = [
     Kind { name: "descriptors", node: ("handles", 2_000), courier: ("/handles", 20_000), windows: &[1, 100, 1000] },
 ];
 
-/// Measures and prints a table.
-pub(crate) fn compare(places: &Places, rounds: usize) -> Result<(), Box<dyn Error>> {
-    let server = launcher(
-        "couriers",
-        places,
-        &places.built.join("libcourier.so"),
-        ", workers: 2, limits: { request_timeout: 10m }",
-    )?;
-    let mut courier = Courier::in_slot_0(&server)?;
-    println!("{:<12} {:>8} {:>14} {:>14} {:>8}", "", "at once", "Node, 1/s", "launcher, 1/s", "ratio");
+pub(super) fn run(bench: &Bench) -> Result<Vec<Table>, String> {
+    let failed = |error: Box<dyn Error>| error.to_string();
+    let more = "workers: 2, limits: { request_timeout: 10m }";
+    let server = launcher(bench, "couriers", &bench.courier()?, more)?;
+    let mut courier = Courier::in_slot_0(&server).map_err(failed)?;
+    let mut tables = Vec::new();
     for kind in &KINDS {
+        let mut table =
+            Table::new("messages", format!("{} between two workers and back", kind.name), "µs a round trip");
+        let scale = if bench.options.quick { 20 } else { 1 };
         for window in kind.windows {
             // The courier pays once for looking up its peer.
-            courier.rate(kind.courier.0, 100, *window)?;
-            let (mut node, mut ours, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
-            for _ in 0..rounds {
-                let there = node_rate(&places.project, kind.node, *window)?;
-                let here = courier.rate(kind.courier.0, kind.courier.1, *window)?;
-                node.push(there);
-                ours.push(here);
-                ratios.push(here / there);
+            courier.rate(kind.courier.0, 100, *window).map_err(failed)?;
+            let (mut node, mut ours) = (Vec::new(), Vec::new());
+            for _ in 0..bench.options.samples(11) {
+                match node_rate(&bench.project, (kind.node.0, kind.node.1 / scale), *window) {
+                    Ok(rate) => node.push(1e6 / rate),
+                    Err(reason) if node.is_empty() => {
+                        table.missing(format!("Node, {window} at once"), reason.to_string())
+                    }
+                    Err(reason) => return Err(reason.to_string()),
+                }
+                ours.push(1e6 / courier.rate(kind.courier.0, kind.courier.1 / scale, *window).map_err(failed)?);
             }
-            let (node, ours, ratio) = (median(&mut node), median(&mut ours), median(&mut ratios));
-            println!("{:<12} {window:>8} {node:>14.0} {ours:>14.0} {ratio:>8.1}", kind.name);
+            let mut line = Line::new(format!("launcher, {window} at once"), ours);
+            if !node.is_empty() {
+                line.compare("Node", &node, Some(Target { must: 0.2, goal: 0.2 }));
+                table.lines.push(Line::new(format!("Node, {window} at once"), node));
+            }
+            table.lines.push(line);
         }
+        tables.push(table);
     }
-    Ok(())
-}
-
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or_default()
+    Ok(tables)
 }
 
 fn node_rate(project: &Path, (kind, count): (&str, u64), window: u64) -> Result<f64, Box<dyn Error>> {
     let mut node = Command::new("node");
     node.arg(project.join("bench/node/messages.js")).args([kind, &count.to_string(), &window.to_string()]);
-    let output = node.output().map_err(|error| format!("node does not start: {error}"))?;
+    let output = node.output().map_err(|error| format!("missing: node does not start: {error}"))?;
     rate(&String::from_utf8_lossy(&output.stdout))
         .ok_or_else(|| format!("node {kind}: {}\n{}", output.status, String::from_utf8_lossy(&output.stderr)).into())
 }
