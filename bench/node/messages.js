@@ -8,6 +8,8 @@ if (process.argv[2] === 'echo') {
   process.on('message', (message, handle) => {
     process.send(message, handle);
   });
+  // It holds what it was given, which would keep it alive, and whoever reads its output waiting.
+  process.on('disconnect', () => process.exit(0));
 } else {
   const [kind, count, window] = [process.argv[2], Number(process.argv[3]), Number(process.argv[4])];
   const child = fork(__filename, ['echo']);
