@@ -4,7 +4,7 @@
 //! workers. It never sees what they say, except for messages of an operator, which are few, and told when they are taken.
 //!
 //! A worker may ask for what it likes. What it asks for must exist, is answered at once, and is remembered by its
-//! existence only. An answer takes no place in a worker's queue that an order might need ([`Child::send_spare`]).
+//! existence only. An answer takes no place in a worker's queue that an order might need (`Child::send_spare`).
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;

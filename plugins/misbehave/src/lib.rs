@@ -22,7 +22,7 @@
 //! | `/print?NUMBER`, `/count?LINES` | prints that number, or so many numbered lines | the same |
 //! | `/escapes` | prints what a terminal would obey, and bytes that are no text | the same |
 //! | `/fail-body`, `/short`, `/long` | the response is cut off, or 500 | the same |
-//! | `/channel-HOW` | speaks to the master itself, as [`channel`] says | 404 |
+//! | `/channel-HOW` | speaks to the master itself, as the module `channel` says | 404 |
 //! | `/slow?MS` | answers late | answers late |
 
 #![cfg_attr(not(target_family = "wasm"), expect(unsafe_code, reason = "a segmentation fault on purpose"))]

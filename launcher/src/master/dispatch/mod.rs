@@ -6,7 +6,7 @@
 //!                                                      └────── answer ───────┘
 //! ```
 //!
-//! One task a service, beside the master's loop, which therefore waits for nothing here; [`ring`] decides. At most a few
+//! One task a service, beside the master's loop, which therefore waits for nothing here; `ring` decides. At most a few
 //! connections a worker are on their way: they are the master's until they are taken, and everything else stays in the
 //! kernel's queues. The master holds both ends of a worker's pair, so that it can take back what a worker that stands still
 //! has not received; nobody can have received that as well.

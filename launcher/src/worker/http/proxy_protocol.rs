@@ -6,7 +6,7 @@
 //! v2: signature (12), version and command, family, length (2, big-endian), addresses, TLVs
 //! ```
 //!
-//! Pure, and bounded by [`MOST`]. What a version 2 head carries after the addresses (TLVs) is skipped and not looked at.
+//! Pure, and bounded by `MOST`. What a version 2 head carries after the addresses (TLVs) is skipped and not looked at.
 //! Of the four addresses and ports only the client's is of interest: where it connected to is the proxy's business.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
