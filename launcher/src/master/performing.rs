@@ -254,6 +254,7 @@ impl Master {
                 let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
                 let worker = running.name.clone();
                 self.journal.record(&Fact::Ready { worker, took_ms: milliseconds(took), took_us });
+                self.make_sockets(key, id);
                 self.tell_pool(key, pool::Event::Ready(id));
                 self.begin_accepting(key, id);
                 self.heard(id);

@@ -21,26 +21,29 @@ use crate::config::Scheduling;
 impl Master {
     /// A worker is ready, or one that was is known to this master now: it gets what its assignment has not brought.
     pub(super) fn begin_accepting(&mut self, key: ServiceKey, id: WorkerId) {
+        self.make_sockets(key, id);
+        self.offer_to(key, id);
+        self.share_sockets(key);
+    }
+
+    /// Have the sockets that a worker's slot should have. Before it counts as one that serves: it would be given another's.
+    pub(super) fn make_sockets(&mut self, key: ServiceKey, id: WorkerId) {
         let Some(service) = self.services.get(&key) else { return };
         let Some(worker) = service.pool.worker(id) else { return };
         let Some(deployable) = service.generations.get(&worker.generation) else { return };
-        match deployable.settings.scheduling {
-            Scheduling::Shared | Scheduling::RoundRobin => {}
-            Scheduling::Reuseport => {
-                for (listen, listener) in deployable.settings.listen.iter().zip(&deployable.listeners) {
-                    let slots = worker.slot.0 as usize + 1;
-                    if let Err(error) = self.listeners.spread(listener, &listen.options, slots) {
-                        let reason = format!(
-                            "{}: slot {} accepts with others, it cannot have a socket of its own: {error}",
-                            service.name, worker.slot.0
-                        );
-                        self.journal.record(&Fact::Trouble { reason });
-                    }
-                }
+        if deployable.settings.scheduling != Scheduling::Reuseport {
+            return;
+        }
+        for (listen, listener) in deployable.settings.listen.iter().zip(&deployable.listeners) {
+            let slots = worker.slot.0 as usize + 1;
+            if let Err(error) = self.listeners.spread(listener, &listen.options, slots) {
+                let reason = format!(
+                    "{}: slot {} accepts with others, it cannot have a socket of its own: {error}",
+                    service.name, worker.slot.0
+                );
+                self.journal.record(&Fact::Trouble { reason });
             }
         }
-        self.offer_to(key, id);
-        self.share_sockets(key);
     }
 
     fn offer_to(&mut self, key: ServiceKey, id: WorkerId) {
