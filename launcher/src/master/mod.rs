@@ -19,7 +19,7 @@
 //! - `embedding`: a master within another program, whose process it leaves as it is
 //! - `dev`: builds and what is shown of them, in `launcher dev` only
 //! - `post`: introducing workers that send messages to each other
-//! - [`pulses`]: who is at work and silent
+//! - [`pulses`]: who is at work and silent; `liveness`: what is done about it
 //! - `fitting`: whether a plugin can be served as its service says
 //! - `performing`: actions of the pools; `configuring`: a new configuration, as a difference
 
@@ -54,6 +54,7 @@ pub mod journal;
 mod keepers;
 mod kept;
 pub mod listeners;
+mod liveness;
 pub mod lock;
 mod memory;
 mod orders;
