@@ -24,6 +24,8 @@ pub(super) struct Changes {
     /// The directory of each watch, and the builds that it concerns.
     watches: HashMap<Watch, (PathBuf, BTreeSet<Unit>)>,
     gathered: BTreeMap<Unit, BTreeSet<PathBuf>>,
+    /// Files that turned out to be written by a build, and are not told yet.
+    outputs: Vec<(Unit, PathBuf)>,
     /// When the first and the last gathered change came.
     since: Option<(Instant, Instant)>,
 }
@@ -40,7 +42,13 @@ pub(super) struct Changed {
 impl Changes {
     /// Nothing is watched yet. Within a runtime.
     pub(super) fn new() -> io::Result<Changes> {
-        Ok(Changes { queue: Queue::new()?, watches: HashMap::new(), gathered: BTreeMap::new(), since: None })
+        Ok(Changes {
+            queue: Queue::new()?,
+            watches: HashMap::new(),
+            gathered: BTreeMap::new(),
+            outputs: Vec::new(),
+            since: None,
+        })
     }
 
     /// Watch exactly these directories for this build. Directories that could not be watched, and why.
@@ -89,7 +97,6 @@ impl Changes {
 
     /// Waits for a change that matters. Nothing is lost when the future is dropped.
     pub(super) async fn next(&mut self, sources: &mut [(Sources, bool)]) -> io::Result<Changed> {
-        let mut outputs = Vec::new();
         loop {
             let due = self.since.map(|(first, last)| (last + SETTLE).min(first + LONGEST));
             let settled = async {
@@ -103,7 +110,7 @@ impl Changes {
                 events = self.queue.events() => events?,
                 () = settled => {
                     self.since = None;
-                    return Ok(Changed { files: std::mem::take(&mut self.gathered), outputs });
+                    return Ok(self.take());
                 }
             };
             for event in events {
@@ -128,14 +135,18 @@ impl Changes {
                     match sources.judge(&path, *building) {
                         Meaning::None => {}
                         Meaning::Source => self.gather(unit, path.clone()),
-                        Meaning::Output => outputs.push((unit, path.clone())),
+                        Meaning::Output => self.outputs.push((unit, path.clone())),
                     }
                 }
             }
-            if !outputs.is_empty() && self.since.is_none() {
-                return Ok(Changed { files: BTreeMap::new(), outputs });
+            if !self.outputs.is_empty() && self.since.is_none() {
+                return Ok(self.take());
             }
         }
+    }
+
+    fn take(&mut self) -> Changed {
+        Changed { files: std::mem::take(&mut self.gathered), outputs: std::mem::take(&mut self.outputs) }
     }
 
     /// A directory appeared or went: what it holds may be sources, and was there before the watch.
