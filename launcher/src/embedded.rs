@@ -21,7 +21,7 @@ use tokio::sync::{oneshot, watch};
 use crate::api::{Outcome, OutcomeResult, Refusal, RefusalCode, Status};
 use crate::config;
 use crate::master::Origin;
-use crate::master::embedding::{Embedded, Life, Serving, Wish, start, stopped};
+use crate::master::embedding::{Embedded, Life, Receiver, Serving, Wish, start, stopped};
 use crate::master::journal::Level;
 use crate::master::journal::feed::{Feed, Wanted};
 use crate::master::journal::record::Record;
@@ -171,6 +171,15 @@ impl Launcher {
     /// Run a service that was stopped.
     pub fn start_service(&self, service: &str) -> Answer<Outcome> {
         self.one(service, Wish::Start(service.to_owned()))
+    }
+
+    /// Give the plugin of a worker, or of every worker that serves, a message: any JSON of at most 64 KiB. The answer comes
+    /// when every plugin has taken it: the ids of their workers.
+    ///
+    /// # Errors
+    /// Of the answer: no such worker serves, or one has not taken it, because its plugin receives no messages or it ended.
+    pub fn send(&self, service: &str, to: Receiver, message: impl Into<serde_json::Value>) -> Answer<Vec<u64>> {
+        Answer::of(self.master.send(service.to_owned(), to, message.into()))
     }
 
     /// Change to another configuration, as a difference: services that it does not touch keep their workers. One outcome

@@ -28,6 +28,7 @@
 //!
 //! - [`Configuration`] and [`Service`]: what to run; or a file, with [`Launcher::start_file`]
 //! - [`Launcher`]: orders, whose [`Answer`] is a future for any executor, or waited for by a thread
+//! - [`Launcher::send`]: messages for plugins, to one worker or all of a service ([`Receiver`])
 //! - [`Events`]: what happens, as typed [`facts`], and what workers write
 //! - [`api`]: what is said about services and workers; the control socket in the state directory says the same
 //! - [`Heap`]: the allocator that serving requests is fastest with, if the program wants it
@@ -77,7 +78,7 @@ pub mod api;
 mod embedded;
 
 pub use embedded::{Answer, Configuration, ConfigurationError, Events, Launcher, Service, StartError};
-pub use master::embedding::Serving;
+pub use master::embedding::{Receiver, Serving};
 pub use sys::heap::Heap;
 
 /// What a launcher tells: the vocabulary of its log and of its events.

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use launcher::api::{OutcomeResult, RefusalCode, State, Status, WorkerState};
 use launcher::facts::{Fact, Record, What};
-use launcher::{Configuration, Events, Launcher, Service, StartError};
+use launcher::{Configuration, Events, Launcher, Receiver, Service, StartError};
 
 /// How long a test may take before it is called stuck.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -309,6 +309,13 @@ fn a_native_plugin_is_served_and_replaced_when_it_crashes() {
     let replaced = |fact: &Fact| matches!(fact, Fact::Ready { worker, .. } if worker.pid != pid && worker.slot.0 == 0);
     wait(&mut events, "its replacement", replaced);
     assert!(get(&address(&launcher)).contains("200 OK"));
+
+    // This plugin receives no messages, and says so.
+    let refused = |service, to| launcher.send(service, to, "hello").wait().expect_err("nobody takes it").error;
+    assert!(refused("hello", Receiver::Every).contains("receives no messages"));
+    assert!(refused("hello", Receiver::Slot(0)).contains("receives no messages"));
+    assert_eq!(refused("hello", Receiver::Slot(7)), "no worker of hello serves in slot 7");
+    assert!(refused("helo", Receiver::Every).contains("helo"));
 }
 
 fn another_configuration_is_applied_as_a_difference() {

@@ -21,6 +21,7 @@ use super::journal::feed::{Feed, Wanted};
 use super::journal::record::What;
 use super::journal::{self, Fact, Journal, Level};
 use super::orders::Scale;
+pub use super::post::Receiver;
 use super::running::{FAREWELL, QUEUE};
 use super::{Event, Host, Master, Origin, StartError, Strictness};
 use crate::api::{Outcome, Refusal, RefusalCode, Status};
@@ -235,6 +236,20 @@ impl Embedded {
             Reply::Status(snapshot) => {
                 tokio::task::spawn_blocking(move || snapshot.complete()).await.map_err(|_| stopped())
             }
+            _ => Err(unforeseen()),
+        })
+    }
+
+    /// Give plugins a message; the workers whose plugins have taken it.
+    pub(crate) fn send(
+        &self,
+        service: String,
+        receiver: Receiver,
+        message: serde_json::Value,
+    ) -> oneshot::Receiver<Result<Vec<u64>, Refusal>> {
+        let order = Order::Send { service, receiver, message };
+        self.task(async move |events| match ask(&events, order).await? {
+            Reply::Delivered(delivered) => Ok(delivered.workers),
             _ => Err(unforeseen()),
         })
     }

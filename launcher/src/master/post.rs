@@ -66,9 +66,9 @@ struct Posted {
     told: oneshot::Sender<Result<(), String>>,
 }
 
-/// Which of a service's workers an operator's message is for.
+/// Which of a service's workers a message is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Receiver {
+pub enum Receiver {
     /// All of them.
     Every,
     /// The one in this slot.
