@@ -93,6 +93,7 @@ fn every_example_serves_and_stops() {
     let site = Site::new();
     let (mut launcher, _) = example(&site, "echo", 1);
     assert_eq!(Lines::open(&launcher.address("echo")).ask("hi\n").as_deref(), Some("hi\n"));
+    assert_eq!(Control::of(&site).service("echo")["kind"], "socket");
     launcher.stop();
 
     let (mut launcher, _) = example(&site, "udp", 2);

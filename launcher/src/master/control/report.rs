@@ -105,9 +105,13 @@ impl Master {
             if state == api::State::Starting && service.has_failed_to_start() { api::State::Failed } else { state };
         let troubled = matches!(state, api::State::Degraded | api::State::Failed);
         let keys = listeners::Key::of(&service.name, &service.config.listen);
+        // What serves says it, or what is on its way; a service that never had a plugin is as most are.
+        let deployable = service.pool.serving().and_then(|generation| service.generations.get(&generation));
+        let deployable = deployable.or_else(|| service.generations.values().next_back());
+        let owns_sockets = deployable.is_some_and(|deployable| deployable.pinned.plugin.owns_sockets());
         api::Service {
             name: service.name.to_string(),
-            kind: api::Kind::Http,
+            kind: if owns_sockets { api::Kind::Socket } else { api::Kind::Http },
             plugin: service.config.plugin.clone(),
             generation: service.pool.serving().map(|generation| generation.0),
             previous: service.pool.previous().map(|generation| generation.0),
