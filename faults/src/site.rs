@@ -54,8 +54,10 @@ impl Site {
     /// A whole configuration.
     pub fn config(&self, services: &str) -> String {
         let state = self.state();
+        // The disk of the state directory is small, and it shall be full only when it is filled on purpose.
         format!(
-            "master: {{ state_dir: {state:?}, log: {{ format: json, level: debug, file: {:?} }} }}\n{services}",
+            "master: {{ state_dir: {state:?}, log: {{ format: json, level: debug, file: {:?}, max_size: 1MiB, keep: 2 }} \
+             }}\n{services}",
             state.join("log.json")
         )
     }

@@ -330,10 +330,11 @@ fn a_program_that_computes_for_too_long_is_ended_and_others_serve_on() {
 #[test]
 fn a_program_that_ends_or_idles_before_it_listens_is_never_ready() {
     for (at_start, said) in [
-        ("return", "returned although nobody told it"),
-        ("fail", "exit(1)"),
-        ("trap", "trapped"),
-        ("idle", "does not listen on 127.0.0.1:"),
+        ("return", &["returned although nobody told it"][..]),
+        // The toolchain decides: one's wasi-libc exits with the code of `main`, another's returns an error from `run`.
+        ("fail", &["exit(1)", "returned an error"]),
+        ("trap", &["trapped"]),
+        ("idle", &["does not listen on 127.0.0.1:"]),
     ] {
         let site = Site::new();
         site.write("lines.wasm", guests::lines());
@@ -344,7 +345,7 @@ fn a_program_that_ends_or_idles_before_it_listens_is_never_ready() {
         let mut launcher = site.start(&yaml);
         assert_eq!(launcher.exit().code(), Some(1), "{at_start}\n{}", launcher.story());
         let story = launcher.story();
-        assert!(story.contains(said), "{at_start}: nothing says {said:?}:\n{story}");
+        assert!(said.iter().any(|said| story.contains(said)), "{at_start}: nothing says any of {said:?}:\n{story}");
     }
 }
 
