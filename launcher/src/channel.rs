@@ -47,6 +47,9 @@ const INLINE: usize = 32 * 1024;
 /// Bytes of a message that the worker accepts from its master in a memfd.
 const LARGE: u64 = 64 * 1024 * 1024;
 
+/// What a process is called that waits to become a worker.
+pub const SPARE: &str = "spare";
+
 /// How a worker says [`ToMaster::Stuck`] where it may allocate nothing: what stands before and after its frames.
 pub const STUCK: (&str, &str) = (r#"{"v":2,"message":{"type":"stuck","frames":["#, "]}}");
 

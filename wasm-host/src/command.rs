@@ -62,7 +62,7 @@ impl Program {
         connections: usize,
         observer: Box<dyn Observer>,
     ) -> Result<Program, PluginError> {
-        let Surroundings { output, post, on_thread } = surroundings;
+        let Surroundings { output, post, on_thread, .. } = surroundings;
         let sandbox = Sandbox::new(settings, env, config, output)?.with_post(post);
         let sandbox = sandbox.of_program(name, given, connections, observer);
         // One instance: a pool for it would only take address space.

@@ -74,21 +74,28 @@ impl HttpGuest {
         config: &serde_json::Value,
         surroundings: Surroundings,
     ) -> Result<HttpGuest, PluginError> {
-        let Surroundings { output, post, on_thread } = surroundings;
+        let Surroundings { output, post, on_thread, ready } = surroundings;
         if manifest.world.is_program() {
             return Err(PluginError::NotHttp { world: manifest.world });
         }
         let sandbox = Sandbox::new(settings, env, config, Arc::clone(&output))?.with_post(post);
-        let (engine, component, allocation) = match deserialize(&compiled, manifest, Allocation::Pool) {
-            Ok((engine, component)) => (engine, component, Allocation::Pool),
+        let refused = |error: wasmtime::Error| PluginError::Load { detail: chain(&error) };
+        let (pooled, linked) = match ready.take(manifest) {
+            Some((engine, linker)) => (deserialize_for(engine, &compiled), Some(linker)),
+            None => (deserialize(&compiled, manifest, Allocation::Pool), None),
+        };
+        let (engine, component, allocation, linked) = match pooled {
+            Ok((engine, component)) => (engine, component, Allocation::Pool, linked),
             // Too big for a slot of the pool; if the file itself is bad, this fails as well and says why.
             Err(_) => {
                 let (engine, component) = deserialize(&compiled, manifest, Allocation::OnDemand)?;
-                (engine, component, Allocation::OnDemand)
+                (engine, component, Allocation::OnDemand, None)
             }
         };
-        let refused = |error: wasmtime::Error| PluginError::Load { detail: chain(&error) };
-        let linker = linker(&engine, manifest.concurrency, manifest.world).map_err(refused)?;
+        let linker = match linked {
+            Some(linker) => linker,
+            None => linker(&engine, manifest.concurrency, manifest.world).map_err(refused)?,
+        };
         let pre: InstancePre<Host> = linker.instantiate_pre(&component).map_err(refused)?;
         let ticker = Ticker::new(&engine, on_thread)
             .map_err(|error| PluginError::Engine { detail: format!("cannot start a thread: {error}") })?;
@@ -179,7 +186,10 @@ pub(crate) fn deserialize(
     manifest: &Manifest,
     allocation: Allocation,
 ) -> Result<(Engine, Component), PluginError> {
-    let engine = engine(manifest.concurrency, allocation, manifest.purpose)?;
+    deserialize_for(engine(manifest.concurrency, allocation, manifest.purpose)?, compiled)
+}
+
+fn deserialize_for(engine: Engine, compiled: &File) -> Result<(Engine, Component), PluginError> {
     let path = format!("/proc/self/fd/{}", compiled.as_raw_fd());
     let component = deserialize_path(&engine, &path).map_err(|error| PluginError::Load { detail: chain(&error) })?;
     Ok((engine, component))

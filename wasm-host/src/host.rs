@@ -17,6 +17,7 @@ use crate::messages::{Outbox, Post};
 use crate::network::Network;
 use crate::outgoing::Outgoing;
 use crate::output::{Lines, Output, Stream};
+use crate::ready::Ready;
 use crate::sockets::{Given, Observer, Sockets};
 use crate::{Dir, Settings, Variables};
 
@@ -80,6 +81,8 @@ pub struct Surroundings {
     pub post: Option<Arc<dyn Post>>,
     /// Runs first in the thread that ends endless loops. That thread uses no descriptor.
     pub on_thread: fn(),
+    /// What was made for them before they were known, if anything was. A program has no use for it.
+    pub ready: Ready,
 }
 
 /// Everything that the guests of a worker are granted.

@@ -34,6 +34,7 @@ pub mod messages;
 mod network;
 mod outgoing;
 mod output;
+mod ready;
 mod settings;
 mod sockets;
 
@@ -45,5 +46,6 @@ pub use error::{CallFailure, PluginError};
 pub use guest::{GuestBody, HttpGuest};
 pub use host::Surroundings;
 pub use output::{LINE, Output, Stream};
+pub use ready::Ready;
 pub use settings::{Dir, Endpoint, Manifest, Purpose, Settings, Variables, World};
 pub use sockets::{Accept, Given, Inherited, Observer};

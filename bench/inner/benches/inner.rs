@@ -20,7 +20,7 @@ use http_body_util::{BodyExt, Empty};
 use launcher::channel::{Channel, Large, ToMaster, pair};
 use launcher::master::pool::{Action, Event, Generation, Ids, Limits, Pool, WorkerId};
 use launcher::worker::plugin::native::{Identity, NativeHttp};
-use wasm_host::{HttpGuest, Purpose, Settings, Surroundings};
+use wasm_host::{HttpGuest, Purpose, Ready, Settings, Surroundings};
 use worker_sdk::abi;
 
 // As the launcher has it: a worker's calls allocate.
@@ -80,7 +80,7 @@ fn guest(reuse: u32) -> HttpGuest {
         network: Vec::new(),
     };
     let (env, config) = (Default::default(), serde_json::json!({}));
-    let around = Surroundings { output: Arc::new(|_, _| {}), post: None, on_thread: || {} };
+    let around = Surroundings { output: Arc::new(|_, _| {}), post: None, on_thread: || {}, ready: Ready::default() };
     HttpGuest::load(file, &manifest, &settings, &env, &config, around).expect("it loads")
 }
 

@@ -17,6 +17,11 @@ pub enum ToWorker {
     /// [`Assign::listeners`], the access log's if that goes to a file, then, with [`Assign::takes_over`], the receiving
     /// end of the service's hand-over, then, with [`Assign::balance`], its page.
     Assign(Box<Assign>),
+    /// Make ready what a worker needs whatever it will serve, and wait for [`ToWorker::Assign`].
+    StandBy {
+        /// Flavours of the WASM engine that may be needed ([`wasm_host::Manifest::concurrency`]).
+        flavours: Vec<bool>,
+    },
     /// Check a plugin without executing it and, for WASM, compile it.
     /// Descriptors: the source, then a writable memfd for the compiled form.
     Verify {

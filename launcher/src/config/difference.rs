@@ -61,7 +61,9 @@ pub fn master_differences(was: &Master, is: &Master) -> Vec<String> {
     let mut found = Found(Vec::new());
     found.shown("master.state_dir", &was.state_dir.display(), &is.state_dir.display());
     found.optional("master.admin", was.admin.as_ref(), is.admin.as_ref());
-    let rest = Master { state_dir: is.state_dir.clone(), admin: is.admin, ..was.clone() };
+    found.shown("master.spare_workers", &was.spare_workers, &is.spare_workers);
+    let same = Master { state_dir: is.state_dir.clone(), admin: is.admin, ..was.clone() };
+    let rest = Master { spare_workers: is.spare_workers, ..same };
     if rest != *is {
         found.0.push("master.log: changed".to_owned());
     }

@@ -227,6 +227,7 @@ fn master(
             places::default_state_dir(file, runtime.as_deref())
         }),
         admin,
+        spare_workers: reader.small(&section.field("spare_workers")),
         log_format,
         log_level: reader.choice(&log.field("level")).to_owned(),
         log_file,

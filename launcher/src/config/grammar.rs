@@ -342,6 +342,13 @@ static MASTER: &[Key] = &[
         "where cache, lock and control socket live; `.launcher` beside this file unless given",
     ),
     key("admin", Form::Text, "", "127.0.0.1:9099", "HOST:PORT of /metrics, /livez, /readyz and a status page"),
+    key(
+        "spare_workers",
+        Form::Count { least: 0, most: 16, auto: false },
+        "2",
+        "0",
+        "processes that wait to become workers, so that a replacement is ready at once; never more than there are workers",
+    ),
     key("log", Form::Section(LOG), "", "", "the master's own log"),
 ];
 

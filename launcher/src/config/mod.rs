@@ -298,6 +298,9 @@ pub struct Master {
     pub state_dir: PathBuf,
     /// `admin`: where metrics, health and the status page are served; `None`: nowhere.
     pub admin: Option<SocketAddr>,
+    /// Processes that wait to become workers, at most. None if a program that knew of none wrote it down.
+    #[serde(default)]
+    pub spare_workers: u32,
     /// `log.format`
     pub log_format: LogFormat,
     /// `log.level`: a `tracing` level name.

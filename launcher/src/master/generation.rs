@@ -160,8 +160,8 @@ impl Pinner {
         let compiled = Arc::new(OwnedFd::from(compiled));
 
         let (events, mut said) = mpsc::channel(4);
-        let mut command = Command::new(&self.binary);
-        command.arg0("launcher").args(["worker", "verify"]).arg(shown);
+        let mut command = own_process(&self.binary);
+        command.args(["worker", "verify"]).arg(shown);
         let question = ToWorker::Verify { path: shown.to_owned(), purpose: self.purpose };
         let question = (question, vec![Arc::clone(&source), Arc::clone(&compiled)]);
         let child = Child::spawn(&mut command, question, move |event| {
@@ -195,6 +195,16 @@ impl Pinner {
         };
         Ok(Pinned { number: self.number(), plugin, hash, source, loadable })
     }
+}
+
+/// A process of this program, which is to be a worker or something like it.
+pub(super) fn own_process(binary: &Path) -> Command {
+    let mut command = Command::new(binary);
+    command.arg0("launcher");
+    for variable in sys::notify::VARIABLES {
+        command.env_remove(variable);
+    }
+    command
 }
 
 /// A verifying child must not outlive the interest in its answer.

@@ -15,6 +15,7 @@
 //! - `admin`: `/readyz`, `/metrics` and the like
 //! - `scheduling`: who accepts from which socket; [`dispatch`]: accepting for the workers, where that is asked for
 //! - `access_logs`: their files
+//! - `spares`: processes that can become a worker at once
 //! - `kept`, `memory`, `remembering`: what is kept for the next master; `adoption`: going on with it; `keepers`: its keeper
 //! - `embedding`: a master within another program, whose process it leaves as it is
 //! - `dev`: builds and what is shown of them, in `launcher dev` only
@@ -68,6 +69,7 @@ mod running;
 mod scheduling;
 pub mod service;
 mod signals;
+mod spares;
 mod starter;
 pub mod statistics;
 mod systemd;
@@ -88,6 +90,7 @@ use pulses::Pulses;
 use remembering::Services;
 use service::{PrepareError, Service, ServiceKey};
 use signals::Signals;
+use spares::Spares;
 use systemd::Systemd;
 use trigger::Trigger;
 use watch::Watcher;
@@ -154,6 +157,8 @@ pub enum Strictness {
 enum Event {
     Signal(&'static str),
     Child(WorkerId, child::Event),
+    /// Of a spare, or of a worker that was one.
+    Spare(spares::Seat, child::Event),
     Prepared {
         service: ServiceKey,
         settings: Box<config::Service>,
@@ -261,6 +266,8 @@ struct Master {
     journal: Journal,
     services: Services,
     workers: BTreeMap<WorkerId, Running>,
+    /// Processes that can become one at once.
+    spares: Spares,
     /// What their plugins say to each other, as far as it concerns the master.
     post: post::PostOffice,
     /// Those of them that are at work.
@@ -402,6 +409,7 @@ impl Master {
             journal,
             services: Services::default(),
             workers: BTreeMap::new(),
+            spares: Spares::new(config.master.spare_workers),
             post: post::PostOffice::default(),
             pulses: Pulses::default(),
             listeners: Listeners::default(),
@@ -442,7 +450,7 @@ impl Master {
             self.remember();
             let deadline = self.services.values().filter_map(|service| service.pool.next_deadline());
             let deadline = deadline.chain(self.systemd.as_ref().and_then(Systemd::next_deadline));
-            let deadline = deadline.chain(self.pulses.next_deadline()).min();
+            let deadline = deadline.chain(self.pulses.next_deadline()).chain(self.next_spare()).min();
             let event = tokio::select! {
                 // Signals first: whatever floods the queue, the operator is heard.
                 biased;
@@ -458,11 +466,13 @@ impl Master {
             self.tell_rosters();
             self.announce();
             self.inform_systemd();
+            self.tend_spares(Instant::now());
             if self.upgrade.is_some() {
                 return None;
             }
             if let Phase::Stopping(code) = self.phase
                 && self.services.is_empty()
+                && self.spares.are_gone()
             {
                 self.journal.record(&Fact::Stopped { uptime_s: self.started.elapsed().as_secs() });
                 return Some(code);
@@ -479,6 +489,7 @@ impl Master {
                 self.tell_keeper(ToKeeper::Heard(name.to_owned()));
             }
             Event::Child(worker, event) => self.on_child(worker, event),
+            Event::Spare(seat, event) => self.on_spare(&seat, event),
             Event::Prepared { service, settings, seen, result } => {
                 self.on_prepared(service, *settings, seen, result);
             }

@@ -1,16 +1,19 @@
 //! What the master does for the pools: spawns, drains, kills; and what becomes of workers and preparations.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Command, ExitStatus};
+use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::mpsc;
+
 use super::access_logs;
-use super::child::{self, Child};
-use super::generation::Pinned;
+use super::child::{self, Child, Parcel};
+use super::generation::{self, Pinned};
 use super::journal::{Fact, Journal, Stream, WorkerName};
 use super::pool::{self, Action, Generation, RollbackReason, Slot, WorkerId};
 use super::service::{self, Decision, Missing, Outcome, Preparation, PrepareError, Promotion, Rollout, ServiceKey};
@@ -20,7 +23,6 @@ use super::{Event, Master, Phase, Running, milliseconds, output};
 use crate::api::OutcomeResult;
 use crate::channel::{self, ToMaster, ToWorker};
 use crate::config;
-use crate::sys;
 use crate::sys::file::Stamp;
 
 /// How long an old worker may take to say that it does not accept any more before a promotion is told all the
@@ -132,18 +134,13 @@ impl Master {
         let assign = assign(service, deployable, id, slot, generation, place, listeners);
         let dev = self.dev.as_ref().map(|dev| Box::new(dev.shown(&service.name)));
         let assign = channel::Assign { access_log, balance, dev, ..assign };
-        let mut command = Command::new(&self.pinner.binary);
-        command.arg0("launcher").args(["worker", &format!("{}/{}", service.name, slot.0)]).envs(&assign.env);
-        for variable in sys::notify::VARIABLES {
-            command.env_remove(variable);
-        }
-        let events = self.events.clone();
-        let report = move |event| {
-            let events = events.clone();
-            async move { drop(events.send(Event::Child(id, event)).await) }
-        };
+        let title = format!("{}/{}", service.name, slot.0);
         let first = (ToWorker::Assign(Box::new(assign)), parcel);
-        let child = Child::spawn(&mut command, first, report).map_err(|error| error.to_string())?;
+        self.spares.hold_off();
+        let child = match self.spares.assign(id, &first) {
+            Some(child) => child,
+            None => start(&self.pinner.binary, &title, id, first, &self.events).map_err(|error| error.to_string())?,
+        };
         let name = WorkerName { service: service.name.clone(), worker: id, slot, generation, pid: child.pid };
         start_output(&child, &name, &self.journal);
         self.journal.record(&Fact::Spawned(name.clone()));
@@ -300,6 +297,7 @@ impl Master {
         self.tell_stuck(id, Vec::new());
         let Some(running) = self.workers.remove(&id) else { return };
         self.roots.remove(running.child.pid);
+        self.spares.hold_off();
         self.forget_worker(running.service, running.name, id, status, running.failure);
     }
 
@@ -452,6 +450,21 @@ impl Master {
             self.prepare(key, trigger, Missing::Fail);
         }
     }
+}
+
+/// Start a worker's process.
+fn start(binary: &Path, title: &str, id: WorkerId, first: Parcel, events: &mpsc::Sender<Event>) -> io::Result<Child> {
+    let mut command = generation::own_process(binary);
+    command.args(["worker", title]);
+    if let ToWorker::Assign(assign) = &first.0 {
+        command.envs(&assign.env);
+    }
+    let events = events.clone();
+    let report = move |event| {
+        let events = events.clone();
+        async move { drop(events.send(Event::Child(id, event)).await) }
+    };
+    Child::spawn(&mut command, first, report)
 }
 
 /// Pass on what a worker prints.

@@ -3,6 +3,7 @@
 pub mod accept;
 pub mod alarm;
 pub mod announcement;
+pub mod disguise;
 pub mod fatal_signal;
 pub mod file;
 pub mod heap;

@@ -1,7 +1,8 @@
 //! A worker's life: take the channel, be assigned, load the plugin, say ready, serve, drain, exit.
 //!
-//! A worker is generic until its assignment comes. It never reads the configuration, so a half-saved file cannot
-//! reach it, and it never outlives its master for longer than a drain.
+//! A worker is generic until its assignment comes; one that is started in advance makes ready meanwhile what any of them
+//! needs. It never reads the configuration, so a half-saved file cannot reach it, and it never outlives its master for
+//! longer than a drain.
 //!
 //! - [`http`]: the HTTP side, whatever the plugin is made of
 //! - [`plugin`]: what a plugin must be able to do, and the kinds there are
@@ -34,6 +35,7 @@ use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
+use wasm_host::Ready;
 
 use crate::channel::balance::Board;
 use crate::channel::statistics::Counters;
@@ -61,10 +63,21 @@ pub fn main() -> u8 {
         Ok(channel) => channel,
         Err(error) => return give_up(&format!("standard input cannot be taken: {error}")),
     };
-    match channel::receive_blocking::<ToWorker>(channel.as_fd(), Large::Accepted) {
+    let mut ready = Ready::default();
+    let mut first = channel::receive_blocking::<ToWorker>(channel.as_fd(), Large::Accepted);
+    if let Ok(Some((ToWorker::StandBy { flavours }, _))) = first {
+        ready = Ready::make(&flavours);
+        first = channel::receive_blocking(channel.as_fd(), Large::Accepted);
+        if let Ok(Some((ToWorker::Assign(assign), _))) = &first
+            && let Err(reason) = become_worker(assign)
+        {
+            return fail(&channel, reason);
+        }
+    }
+    match first {
         // The master went away before it had anything to say.
         Ok(None) => 0,
-        Ok(Some((ToWorker::Assign(assign), descriptors))) => match serve(&channel, *assign, descriptors) {
+        Ok(Some((ToWorker::Assign(assign), descriptors))) => match serve(&channel, *assign, descriptors, ready) {
             Ok(()) => 0,
             Err(reason) => fail(&channel, reason),
         },
@@ -80,6 +93,13 @@ pub fn main() -> u8 {
     }
 }
 
+/// What a worker is given when it is started, for one that was started before it was one.
+fn become_worker(assign: &Assign) -> Result<(), String> {
+    // It is called something else then, and works as well.
+    let _ = sys::disguise::rename(channel::SPARE, &format!("{}/{}", assign.service, assign.slot));
+    sys::disguise::add_to_environment(&assign.env).map_err(|error| format!("its environment cannot be set: {error}"))
+}
+
 fn give_up(reason: &str) -> u8 {
     eprintln!("launcher: worker: {reason}");
     NO_MASTER
@@ -92,11 +112,14 @@ fn fail(channel: &OwnedFd, reason: String) -> u8 {
 }
 
 /// Serve until told to drain. An error is why the worker cannot serve, for a person.
-fn serve(channel: &OwnedFd, mut assign: Assign, mut descriptors: Vec<OwnedFd>) -> Result<(), String> {
+fn serve(channel: &OwnedFd, mut assign: Assign, mut descriptors: Vec<OwnedFd>, mut ready: Ready) -> Result<(), String> {
     let to_file = assign.access_log.as_ref().is_some_and(|log| log.to == AccessTo::File);
     let optional = usize::from(to_file) + usize::from(assign.takes_over) + usize::from(assign.balance.is_some());
     if descriptors.len() != 2 + assign.listeners.len() + optional {
         return Err("the assignment and its descriptors do not match".to_owned());
+    }
+    if !matches!(assign.plugin, Plugin::Wasm(_)) {
+        drop(std::mem::take(&mut ready));
     }
     sys::heap::keep_blocks();
     let board = match assign.balance.and_then(|place| Some((place, descriptors.pop()?))) {
@@ -169,7 +192,7 @@ fn serve(channel: &OwnedFd, mut assign: Assign, mut descriptors: Vec<OwnedFd>) -
                 program::serve(channel, assign, listeners, (counters, pulse, post), (loadable, &manifest)).await
             }
             (Plugin::Wasm(manifest), hub) => {
-                let guest = plugin::wasm::load(loadable, manifest, &assign, &post).await?;
+                let guest = plugin::wasm::load(loadable, manifest, &assign, &post, ready).await?;
                 let rest = guest.rest();
                 let (at, told) = ((listeners, take, board), (counters, access, pulse, post));
                 let served = match hub {

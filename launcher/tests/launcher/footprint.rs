@@ -127,7 +127,11 @@ struct Footprint {
 
 /// Taken once the old workers are gone.
 fn footprint(launcher: &Launcher, site: &Site) -> Footprint {
-    let settled = eventually(|| process::children(launcher.master()).len() == 2);
+    // Two workers, and two that wait to become some.
+    let settled = eventually(|| {
+        let (children, spares) = (process::children(launcher.master()), process::spares(launcher.master()));
+        (children.len(), spares.len()) == (4, 2)
+    });
     assert!(settled, "{} children of the master stay", process::children(launcher.master()).len());
     Footprint {
         descriptors: process::descriptors(launcher.master()) + process::descriptors(launcher.pid()),

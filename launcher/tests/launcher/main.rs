@@ -33,6 +33,7 @@ mod proxied;
 mod sandbox;
 mod serving;
 mod sockets;
+mod spares;
 mod spread;
 mod static_files;
 mod statistics;

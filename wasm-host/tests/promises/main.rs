@@ -16,7 +16,8 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Empty};
 use wasm_host::{
-    CallFailure, GuestBody, HttpGuest, Manifest, Output, Purpose, Settings, Stream, Surroundings, Variables, compile,
+    CallFailure, GuestBody, HttpGuest, Manifest, Output, Purpose, Ready, Settings, Stream, Surroundings, Variables,
+    compile,
 };
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
@@ -51,7 +52,7 @@ fn settings() -> Settings {
 }
 
 fn surroundings(output: Output) -> Surroundings {
-    Surroundings { output, post: None, on_thread: || () }
+    Surroundings { output, post: None, on_thread: || (), ready: Ready::default() }
 }
 
 fn file_of(bytes: &[u8]) -> File {

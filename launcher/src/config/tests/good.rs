@@ -61,6 +61,7 @@ fn what_is_left_out_has_its_default() {
     assert_eq!(config.master.state_dir, root.join(".launcher"));
     assert!(!root.join(".launcher").exists(), "reading a file must not leave a trace");
     assert_eq!(config.master.admin, None);
+    assert_eq!(config.master.spare_workers, 2);
     assert_eq!(config.master.log_format, LogFormat::Pretty);
     assert_eq!(config.master.log_level, "info");
     assert_eq!(config.master.log_file, None);
@@ -117,6 +118,7 @@ fn every_key_has_its_documented_meaning() {
 master:
   state_dir: state
   admin: 127.0.0.1:9090
+  spare_workers: 0
   log: { format: json, level: debug, file: launcher.log, max_size: 10MB, keep: 9 }
 ",
     );
@@ -171,6 +173,7 @@ master:
     assert_eq!(hello.wasm.network, network);
     assert_eq!(config.master.state_dir, root.join("state"));
     assert_eq!(config.master.admin, Some("127.0.0.1:9090".parse().expect("an address")));
+    assert_eq!(config.master.spare_workers, 0);
     assert_eq!(config.master.log_format, LogFormat::Json);
     assert_eq!(config.master.log_level, "debug");
     assert_eq!(config.master.log_file, Some(root.join("launcher.log")));

@@ -8,7 +8,9 @@ use std::task::{Context, Poll};
 
 use ::http::{Request, Response};
 use pin_project_lite::pin_project;
-use wasm_host::{CallFailure, Given, GuestBody, HttpGuest, Manifest, Observer, Output, Program, Stream, Surroundings};
+use wasm_host::{
+    CallFailure, Given, GuestBody, HttpGuest, Manifest, Observer, Output, Program, Ready, Stream, Surroundings,
+};
 
 use super::wasm_post::Office;
 use super::{Failure, HttpPlugin};
@@ -28,10 +30,11 @@ pub(in crate::worker) async fn load(
     manifest: &Manifest,
     assign: &Assign,
     post: &Arc<Post>,
+    ready: Ready,
 ) -> Result<WasmPlugin, String> {
     let name = |error: wasm_host::PluginError| format!("{}: {error}", assign.plugin_path);
     let Assign { wasm, env, config, .. } = assign;
-    let guest = HttpGuest::load(compiled, manifest, wasm, env, config, surroundings(post));
+    let guest = HttpGuest::load(compiled, manifest, wasm, env, config, surroundings(post, ready));
     let guest = guest.map_err(name)?;
     guest.warm().await.map_err(name)?;
     Ok(WasmPlugin { guest })
@@ -49,14 +52,24 @@ pub(in crate::worker) fn load_program(
 ) -> Result<Program, String> {
     let Assign { wasm, env, config, plugin_path, .. } = assign;
     let name = plugin_path.clone();
-    let loaded =
-        Program::load(compiled, manifest, wasm, env, config, surroundings(post), name, given, connections, observer);
+    let loaded = Program::load(
+        compiled,
+        manifest,
+        wasm,
+        env,
+        config,
+        surroundings(post, Ready::default()),
+        name,
+        given,
+        connections,
+        observer,
+    );
     loaded.map_err(|error| format!("{plugin_path}: {error}"))
 }
 
 /// What this worker has for its guests.
-fn surroundings(post: &Arc<Post>) -> Surroundings {
-    Surroundings { output: output(), post: Some(Arc::new(Office(Arc::clone(post)))), on_thread: alone }
+fn surroundings(post: &Arc<Post>, ready: Ready) -> Surroundings {
+    Surroundings { output: output(), post: Some(Arc::new(Office(Arc::clone(post)))), on_thread: alone, ready }
 }
 
 /// Where the lines of guests go.

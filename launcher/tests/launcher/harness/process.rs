@@ -49,6 +49,15 @@ pub(crate) fn children(pid: u32) -> Vec<u32> {
     children
 }
 
+/// Those of a master's children that wait to become workers.
+pub(crate) fn spares(master: u32) -> Vec<u32> {
+    let is_one = |pid: &u32| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line.starts_with(b"launcher\0worker\0spare ")
+    };
+    children(master).into_iter().filter(is_one).collect()
+}
+
 /// Proportional set size, KiB: shared pages count by the number of those who share them.
 pub(crate) fn pss(pid: u32) -> u64 {
     let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("read smaps_rollup");
