@@ -198,11 +198,22 @@ pub(crate) fn launcher(bench: &Bench, name: &'static str, plugin: &Path, more: &
 
 /// Its configuration; `more`: further keys of the service, as they stand between braces.
 pub(crate) fn configuration(bench: &Bench, name: &str, plugin: &Path, more: &str) -> Result<PathBuf, String> {
+    configuration_with(bench, name, plugin, more, "")
+}
+
+/// The same with further keys of `master:`, each with a comma before it.
+pub(crate) fn configuration_with(
+    bench: &Bench,
+    name: &str,
+    plugin: &Path,
+    more: &str,
+    master: &str,
+) -> Result<PathBuf, String> {
     let place = bench.scratch(name)?;
     let config = place.join("config.yaml");
     let log = "log: { format: json, level: debug }";
     let text = format!(
-        "master: {{ state_dir: {:?}, {log} }}\nservices:\n  hello: {{ plugin: {plugin:?}, listen: '127.0.0.1:0', {more} }}\n",
+        "master: {{ state_dir: {:?}, {log}{master} }}\nservices:\n  hello: {{ plugin: {plugin:?}, listen: '127.0.0.1:0', {more} }}\n",
         place.join("state")
     );
     fs::write(&config, text).map_err(|error| format!("cannot write {}: {error}", config.display()))?;

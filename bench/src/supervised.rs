@@ -8,7 +8,13 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::bench::Bench;
-use crate::server::{START, Server, configuration};
+use crate::server::{START, Server, configuration, configuration_with};
+use crate::usage;
+
+/// How long a launcher may take to make its spare workers.
+const MADE: Duration = Duration::from_secs(3);
+/// How long one of them may take to make ready what it can.
+const REST: Duration = Duration::from_millis(50);
 
 /// See the module.
 pub(crate) struct Supervised<'b> {
@@ -40,6 +46,16 @@ impl<'b> Supervised<'b> {
         more: &str,
     ) -> Result<Supervised<'b>, String> {
         Supervised::run(bench, name, configuration(bench, name, plugin, more)?)
+    }
+
+    /// The same without spare workers: every worker is a process that starts.
+    pub(crate) fn cold(
+        bench: &'b Bench,
+        name: &'static str,
+        plugin: &Path,
+        more: &str,
+    ) -> Result<Supervised<'b>, String> {
+        Supervised::run(bench, name, configuration_with(bench, name, plugin, more, ", spare_workers: 0")?)
     }
 
     /// Starts one with a configuration.
@@ -103,6 +119,19 @@ impl<'b> Supervised<'b> {
         let services = status["services"].as_array().cloned().unwrap_or_default();
         let workers = services.iter().filter_map(|service| service["workers"].as_array()).flatten();
         Ok(workers.filter_map(|worker| u32::try_from(worker["pid"].as_u64()?).ok()).collect())
+    }
+
+    /// The spare workers, once there are so many and they have come to rest; fewer if there are not within a while.
+    pub(crate) fn spares(&self, count: usize) -> Result<Vec<u32>, String> {
+        let deadline = Instant::now() + MADE;
+        loop {
+            let spares: Vec<u32> = self.server.family().into_iter().filter(|pid| usage::is_spare(*pid)).collect();
+            let (settled, late) = (spares.len() >= count, Instant::now() > deadline);
+            std::thread::sleep(if settled && !late { REST } else { Duration::from_millis(10) });
+            if settled || late {
+                return Ok(spares);
+            }
+        }
     }
 
     /// The pid of the master, which is not the process that was started: that is its keeper.

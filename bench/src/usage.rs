@@ -27,6 +27,11 @@ pub(crate) fn family(root: u32) -> Vec<u32> {
     family
 }
 
+/// Whether it is a process of the launcher's that waits to become a worker.
+pub(crate) fn is_spare(pid: u32) -> bool {
+    fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.starts_with(b"launcher\0worker\0spare "))
+}
+
 /// Processor time of a family, user and system: of every thread to the nanosecond, where the kernel counts them.
 pub(crate) fn processor_time(family: &[u32]) -> Duration {
     family.iter().map(|pid| scheduled(*pid).or_else(|| ticks(*pid)).unwrap_or_default()).sum()

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::bench::Bench;
 use crate::figures::{Line, Table};
-use crate::server::Peer;
+use crate::server::{Peer, Server};
 use crate::supervised::Supervised;
 use crate::{load, usage};
 
@@ -27,20 +27,22 @@ pub(super) fn run(bench: &Bench) -> Result<Vec<Table>, String> {
         let launcher = Supervised::start(bench, name, &plugin, "workers: 2")?;
         launcher.wait("serving")?;
         load::ask(launcher.server.address, SPAN).map_err(|error| error.to_string())?;
-        table.lines.push(Line::new(name, vec![wake_ups(&launcher.server.family())]).target(0.0, 0.0));
+        table.lines.push(Line::new(name, vec![wake_ups(&launcher.server)]).target(0.0, 0.0));
     }
     for peer in Peer::ALL {
         match peer.start(bench, 2, None) {
-            Ok(started) => table.lines.push(Line::new(peer.name(), vec![wake_ups(&started.server.family())])),
+            Ok(started) => table.lines.push(Line::new(peer.name(), vec![wake_ups(&started.server)])),
             Err(reason) => table.missing(peer.name(), reason),
         }
     }
     Ok(vec![table])
 }
 
-fn wake_ups(family: &[u32]) -> f64 {
+fn wake_ups(server: &Server) -> f64 {
     std::thread::sleep(REST);
-    let before = usage::sleeps(family);
+    // Now, when the spare workers are there as well.
+    let family = server.family();
+    let before = usage::sleeps(&family);
     std::thread::sleep(SPAN);
-    usage::sleeps(family).saturating_sub(before) as f64
+    usage::sleeps(&family).saturating_sub(before) as f64
 }

@@ -24,11 +24,19 @@ pub(super) fn run(bench: &Bench) -> Result<Vec<Table>, String> {
             }
         };
         let sizes = |workers: u32| {
-            let launcher = Supervised::start(bench, name, &plugin, &format!("workers: {workers}"))?;
+            let launcher = Supervised::cold(bench, name, &plugin, &format!("workers: {workers}"))?;
             launcher.wait("serving")?;
             Ok(size(&launcher.server.family()))
         };
         add((&mut pss, &mut private), name, samples(bench, sizes)?, true);
+    }
+    let launcher = Supervised::start(bench, "spare", &bench.wasm_hello(), "workers: 2")?;
+    launcher.wait("serving")?;
+    let spares = launcher.spares(2)?;
+    if !spares.is_empty() {
+        let of_each = |bytes: u64| vec![bytes as f64 / 1024.0 / spares.len() as f64];
+        pss.lines.push(Line::new("a spare worker, for WASM", of_each(usage::memory(&spares))));
+        private.lines.push(Line::new("a spare worker, for WASM", of_each(usage::private(&spares))));
     }
     let node = |workers: u32| {
         let started = Peer::NodeCluster.start(bench, workers, None)?;

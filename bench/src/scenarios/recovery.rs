@@ -28,6 +28,7 @@ pub(super) fn run(bench: &Bench) -> Result<Vec<Table>, String> {
         launcher.wait("serving")?;
         let (mut to_ready, mut to_answer) = (Vec::new(), Vec::new());
         for _ in 0..bench.options.samples(30) {
+            launcher.spares(1)?;
             let [worker] = launcher.workers()?[..] else { return Err("it has not one worker".to_owned()) };
             let from = Instant::now();
             signal_to(worker, Signal::SIGKILL)?;

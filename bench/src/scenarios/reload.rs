@@ -45,6 +45,7 @@ fn renamed(bench: &Bench, name: &'static str, plugin: &Path) -> Result<Line, Str
     for version in 0..bench.options.samples(30) {
         let beside = place.join("new");
         fs::write(&beside, another(&bytes, version)).map_err(failed)?;
+        launcher.spares(2)?;
         let from = Instant::now();
         fs::rename(&beside, &file).map_err(failed)?;
         // The old ones have left before the next comes.
