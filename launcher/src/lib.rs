@@ -84,7 +84,7 @@ pub use sys::heap::Heap;
 /// What a launcher tells: the vocabulary of its log and of its events.
 pub mod facts {
     pub use crate::master::journal::record::{Line, Record, What};
-    pub use crate::master::journal::{Fact, Level, Name, Stream, WorkerName};
+    pub use crate::master::journal::{Body, Fact, Level, Name, Stream, WorkerName};
     pub use crate::master::pool::{Generation, Slot, WorkerId};
 }
 

@@ -28,6 +28,7 @@ const TESTS: &[(&str, fn())] = &[
     ("a_configuration_in_code_is_served_and_steered", a_configuration_in_code_is_served_and_steered),
     ("a_plugin_that_changes_is_taken_up_or_refused", a_plugin_that_changes_is_taken_up_or_refused),
     ("a_native_plugin_is_served_and_replaced_when_it_crashes", a_native_plugin_is_served_and_replaced_when_it_crashes),
+    ("what_a_plugin_tells_the_operator_comes_to_the_program", what_a_plugin_tells_the_operator_comes_to_the_program),
     ("another_configuration_is_applied_as_a_difference", another_configuration_is_applied_as_a_difference),
     ("a_file_is_run_and_followed", a_file_is_run_and_followed),
     ("what_cannot_be_started_is_told_with_its_reason", what_cannot_be_started_is_told_with_its_reason),
@@ -92,6 +93,14 @@ impl Site {
         let text = fs::read_to_string(project().join("plugins/hello.wat")).expect("readable");
         fs::write(self.path("new"), text.replace("Hello from WebAssembly!", answer)).expect("written");
         fs::rename(self.path("new"), self.path("hello.wat")).expect("renamed");
+    }
+
+    /// Makes `hello.so` of a source of the project's.
+    fn compile(&self, source: &str) {
+        let mut compiler = Command::new("cc");
+        compiler.args(["-shared", "-fPIC", "-O1", "-I"]).arg(project().join("worker-sdk/include"));
+        compiler.arg(project().join(source)).arg("-o").arg(self.path("hello.so")).arg("-lpthread");
+        assert!(compiler.status().expect("a C compiler").success());
     }
 
     fn configuration(&self) -> Configuration {
@@ -293,11 +302,7 @@ fn a_plugin_that_changes_is_taken_up_or_refused() {
 
 fn a_native_plugin_is_served_and_replaced_when_it_crashes() {
     let site = Site::new();
-    let library = site.path("hello.so");
-    let mut compiler = Command::new("cc");
-    compiler.args(["-shared", "-fPIC", "-O1", "-I"]).arg(project().join("worker-sdk/include"));
-    compiler.arg(project().join("plugins/hello-c/hello.c")).arg("-o").arg(&library).arg("-lpthread");
-    assert!(compiler.status().expect("a C compiler").success());
+    site.compile("plugins/hello-c/hello.c");
     let launcher = site.start(Service::new("hello.so").listen("127.0.0.1:0").workers(1));
     let mut events = launcher.events();
     assert!(get(&address(&launcher)).contains("200 OK"));
@@ -316,6 +321,26 @@ fn a_native_plugin_is_served_and_replaced_when_it_crashes() {
     assert!(refused("hello", Receiver::Slot(0)).contains("receives no messages"));
     assert_eq!(refused("hello", Receiver::Slot(7)), "no worker of hello serves in slot 7");
     assert!(refused("helo", Receiver::Every).contains("helo"));
+}
+
+fn what_a_plugin_tells_the_operator_comes_to_the_program() {
+    let site = Site::new();
+    site.compile("launcher/tests/reporter.c");
+    let launcher = site.start(Service::new("hello.so").listen("127.0.0.1:0").workers(1));
+    let mut events = launcher.events();
+    let [pid] = pids(&launcher)[..] else { panic!("one worker") };
+    for expected in 0..3 {
+        assert!(get(&address(&launcher)).contains("200 OK"));
+        let told = |fact: &Fact| match fact {
+            Fact::Message { worker, number, body } => {
+                assert_eq!((&*worker.service, worker.pid, worker.slot.0), ("hello", pid, 0));
+                assert_eq!(body.json(), r#"{"asked":"/"}"#);
+                *number == expected
+            }
+            _ => false,
+        };
+        wait(&mut events, "the message", told);
+    }
 }
 
 fn another_configuration_is_applied_as_a_difference() {

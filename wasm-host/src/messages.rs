@@ -40,6 +40,8 @@ pub enum To {
     Any(String),
     /// Every other worker of a service.
     Every(String),
+    /// Whoever operates the launcher.
+    Operator,
 }
 
 /// Why a message was not taken.
@@ -227,6 +229,7 @@ impl wit::Host for View<'_> {
             wit::Receiver::Slot((service, slot)) => To::Slot(service, slot),
             wit::Receiver::Any(service) => To::Any(service),
             wit::Receiver::Every(service) => To::Every(service),
+            wit::Receiver::Operator => To::Operator,
         };
         let sent = self.outbox.map_or(Err(Unsent::NotReady), |outbox| outbox.send(to, payload));
         Ok(match sent {

@@ -60,7 +60,7 @@ extern "C" {
 #define LAUNCHER_PANIC (-2)  /* it panicked: likewise */
 
 /* why a message is not sent or not taken */
-#define LAUNCHER_SEND_TOO_LARGE (-10)  /* more than 64 KiB or 16 descriptors */
+#define LAUNCHER_SEND_TOO_LARGE (-10)  /* more than 64 KiB (8 for an operator) or 16 descriptors */
 #define LAUNCHER_SEND_NOBODY (-11)     /* no such service, or no worker of it */
 #define LAUNCHER_SEND_GONE (-12)       /* the receiver ended before it took it */
 #define LAUNCHER_SEND_NOT_WANTED (-13) /* it receives nothing, or takes no connections */
@@ -74,6 +74,7 @@ extern "C" {
 #define LAUNCHER_TO_SLOT 2u           /* service, slot */
 #define LAUNCHER_TO_ANY 3u            /* service: one worker, each in its turn; not this one */
 #define LAUNCHER_TO_EVERY 4u          /* service: every worker but this one; no descriptors */
+#define LAUNCHER_TO_OPERATOR 5u       /* an event of the launcher: JSON, at most 8 KiB; no descriptors */
 #define LAUNCHER_FROM_WORKER 1u
 #define LAUNCHER_FROM_OPERATOR 2u
 

@@ -67,7 +67,7 @@ pub const ERROR: i32 = -1;
 /// It panicked. The host answers 500, or cuts the body off.
 pub const PANIC: i32 = -2;
 
-/// A message or a connection is larger than it may be: 64 KiB, 16 descriptors.
+/// A message or a connection is larger than it may be: 64 KiB (8 for an operator), 16 descriptors.
 pub const SEND_TOO_LARGE: i32 = -10;
 /// There is no such service, or no worker of it that the message could go to.
 pub const SEND_NOBODY: i32 = -11;
@@ -94,6 +94,8 @@ pub const TO_SLOT: u32 = 2;
 pub const TO_ANY: u32 = 3;
 /// [`Letter::to`]: every worker of `service` but this one. Without descriptors.
 pub const TO_EVERY: u32 = 4;
+/// [`Letter::to`]: whoever operates the launcher, as an event of its. JSON of at most 8 KiB, without descriptors.
+pub const TO_OPERATOR: u32 = 5;
 /// [`Arrival::from`]: another worker.
 pub const FROM_WORKER: u32 = 1;
 /// [`Arrival::from`]: an operator.
@@ -400,7 +402,7 @@ pub struct Letter {
     pub size: u32,
     /// [`LETTER_MESSAGE`] or [`LETTER_CONNECTION`].
     pub kind: u32,
-    /// [`TO_WORKER`] … [`TO_EVERY`].
+    /// [`TO_WORKER`] … [`TO_OPERATOR`].
     pub to: u32,
     /// See [`TO_SLOT`].
     pub slot: u32,

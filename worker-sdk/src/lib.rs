@@ -25,7 +25,7 @@
 //! | a line in the log | [`log`] |
 //! | wait | [`sleep()`] |
 //! | own the listening sockets and speak something else than HTTP | [`macro@socket`], `Sockets` |
-//! | talk to other workers, pass them sockets | `messages` (native plugins) |
+//! | talk to other workers and to the operator, pass sockets | [`messages`] |
 //! | test a handler | [`testing`] |
 //! | tokio, and what builds on it | feature `tokio` |
 //!
@@ -48,7 +48,6 @@ mod config;
 #[doc(hidden)]
 pub mod export;
 pub mod log;
-#[cfg(not(target_family = "wasm"))]
 pub mod messages;
 mod request;
 mod response;

@@ -37,10 +37,14 @@
 //! - A message has at most 64 KiB as JSON and 16 descriptors. For more, send a file.
 //! - It can be sent from the moment that the worker is ready: not in the `start` hook. It can be received there.
 //!
-//! Native plugins only: a component imports `launcher:messages`, whose text is in this crate's `wit/messages`.
+//! In a component it is the same, but for descriptors, which mean nothing there: none can be sent, and those that come with a
+//! message are closed. A handler receives only while it runs; a program may wait with [`block_on`] in its `main`. Other
+//! languages import `launcher:messages`, whose text is in this crate's `wit/messages`.
 
 use std::future::poll_fn;
-use std::os::fd::{AsRawFd, OwnedFd};
+#[cfg(not(target_family = "wasm"))]
+use std::os::fd::AsRawFd;
+use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -50,20 +54,28 @@ use serde_core::Serialize;
 #[cfg(feature = "json")]
 use serde_core::de::DeserializeOwned;
 
+#[cfg(not(target_family = "wasm"))]
 use crate::abi;
-use crate::native;
+#[cfg(target_family = "wasm")]
+pub use crate::component::block_on;
+#[cfg(target_family = "wasm")]
+use crate::component::post;
+#[cfg(not(target_family = "wasm"))]
 pub use crate::native::block_on;
+#[cfg(not(target_family = "wasm"))]
+use crate::native::{self, post};
 
 /// Whom a message is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct To(Receiver);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Receiver {
+pub(crate) enum Receiver {
     Worker(u64),
     Slot(String, u32),
     Any(String),
     Every(String),
+    Operator,
 }
 
 impl To {
@@ -86,6 +98,12 @@ impl To {
     pub fn every(service: impl Into<String>) -> To {
         To(Receiver::Every(service.into()))
     }
+
+    /// Whoever operates the launcher: the message becomes an event (`message`) of the launcher's, which `launcher events`
+    /// shows and its log keeps. JSON of at most 8 KiB, and a hundred a second: awaiting what is sent waits for that.
+    pub fn operator() -> To {
+        To(Receiver::Operator)
+    }
 }
 
 /// Why a message was not taken. What was to travel with it is here again, except for what the receiver was given.
@@ -101,7 +119,7 @@ pub struct SendError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Reason {
-    /// More than 64 KiB, or more than 16 descriptors.
+    /// More than 64 KiB (8 KiB for an operator), or more than 16 descriptors.
     TooLarge,
     /// There is no such service, or no worker of it (in that slot) that serves.
     Nobody,
@@ -111,7 +129,8 @@ pub enum Reason {
     NotWanted,
     /// The receiver, or this process, may not open as many descriptors.
     NoRoom,
-    /// To itself, descriptors to several, no open descriptor, or one that is no connection.
+    /// To itself, descriptors to several or to the operator, no open descriptor, one that is no connection, or to the
+    /// operator what is no JSON.
     Bad,
     /// The worker is not yet ready, or this is no worker.
     NotReady,
@@ -122,7 +141,9 @@ pub enum Reason {
 impl std::fmt::Display for SendError {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.write_str(match self.reason {
-            Reason::TooLarge => "the message is too large: 64 KiB and 16 descriptors are the most",
+            Reason::TooLarge => {
+                "the message is too large: 64 KiB (8 KiB for an operator) and 16 descriptors are the most"
+            }
             Reason::Nobody => "there is no worker that the message could go to",
             Reason::Gone => "the receiver ended before it took the message",
             Reason::NotWanted => "the receiver takes no messages",
@@ -136,8 +157,9 @@ impl std::fmt::Display for SendError {
 
 impl std::error::Error for SendError {}
 
+#[cfg(not(target_family = "wasm"))]
 impl Reason {
-    fn of(code: i32) -> Reason {
+    pub(crate) fn of(code: i32) -> Reason {
         match code {
             abi::SEND_TOO_LARGE => Reason::TooLarge,
             abi::SEND_NOBODY => Reason::Nobody,
@@ -161,7 +183,7 @@ pub struct Sending {
 
 #[derive(Debug)]
 enum State {
-    Sent(native::Sending),
+    Sent(post::Sending),
     Failed(Reason),
 }
 
@@ -173,11 +195,11 @@ impl Future for Sending {
             State::Failed(reason) => *reason,
             State::Sent(sending) => match sending.poll(context) {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(abi::READY) => {
+                Poll::Ready(Ok(())) => {
                     self.descriptors.clear();
                     return Poll::Ready(Ok(()));
                 }
-                Poll::Ready(code) => Reason::of(code),
+                Poll::Ready(Err(reason)) => reason,
             },
         };
         Poll::Ready(Err(SendError { reason, descriptors: std::mem::take(&mut self.descriptors) }))
@@ -211,7 +233,7 @@ pub fn send_with<T: Serialize + ?Sized>(to: To, message: &T, descriptors: Vec<Ow
 /// # Errors
 /// See [`Reason`]; the descriptors come back.
 pub fn send_json(to: To, json: &[u8], descriptors: Vec<OwnedFd>) -> Sending {
-    deliver(&to, abi::LETTER_MESSAGE, json, descriptors)
+    deliver(&to, Kind::Message, json, descriptors)
 }
 
 /// Passes a client's connection to a worker whose plugin answers requests: its HTTP side serves it as if it had accepted it.
@@ -227,20 +249,47 @@ pub fn send_json(to: To, json: &[u8], descriptors: Vec<OwnedFd>) -> Sending {
 /// # Errors
 /// See [`Reason`]; the connection comes back.
 pub fn pass(to: To, connection: OwnedFd, read: &[u8]) -> Sending {
-    deliver(&to, abi::LETTER_CONNECTION, read, vec![connection])
+    deliver(&to, Kind::Connection, read, vec![connection])
 }
 
-fn deliver(to: &To, kind: u32, payload: &[u8], descriptors: Vec<OwnedFd>) -> Sending {
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Message,
+    Connection,
+}
+
+fn deliver(to: &To, kind: Kind, payload: &[u8], descriptors: Vec<OwnedFd>) -> Sending {
+    let state = match hand_in(to, kind, payload, &descriptors) {
+        Ok(sending) => State::Sent(sending),
+        Err(reason) => State::Failed(reason),
+    };
+    Sending { state, descriptors }
+}
+
+#[cfg(target_family = "wasm")]
+fn hand_in(to: &To, kind: Kind, payload: &[u8], descriptors: &[OwnedFd]) -> Result<post::Sending, Reason> {
+    if kind == Kind::Connection || !descriptors.is_empty() {
+        return Err(Reason::Bad);
+    }
+    post::send(&to.0, payload)
+}
+
+#[cfg(not(target_family = "wasm"))]
+fn hand_in(to: &To, kind: Kind, payload: &[u8], descriptors: &[OwnedFd]) -> Result<post::Sending, Reason> {
     let numbers: Vec<i32> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
     let (code, worker, slot, service) = match &to.0 {
         Receiver::Worker(worker) => (abi::TO_WORKER, *worker, 0, ""),
         Receiver::Slot(service, slot) => (abi::TO_SLOT, 0, *slot, service.as_str()),
         Receiver::Any(service) => (abi::TO_ANY, 0, 0, service.as_str()),
         Receiver::Every(service) => (abi::TO_EVERY, 0, 0, service.as_str()),
+        Receiver::Operator => (abi::TO_OPERATOR, 0, 0, ""),
     };
     let letter = abi::Letter {
         size: size_of::<abi::Letter>() as u32,
-        kind,
+        kind: match kind {
+            Kind::Message => abi::LETTER_MESSAGE,
+            Kind::Connection => abi::LETTER_CONNECTION,
+        },
         to: code,
         slot,
         worker,
@@ -249,12 +298,7 @@ fn deliver(to: &To, kind: u32, payload: &[u8], descriptors: Vec<OwnedFd>) -> Sen
         descriptors: numbers.as_ptr(),
         descriptors_len: numbers.len(),
     };
-    let sent = native::host().map_or(Err(abi::SEND_NOT_READY), |host| host.send(&letter));
-    let state = match sent {
-        Ok(sending) => State::Sent(sending),
-        Err(code) => State::Failed(Reason::of(code)),
-    };
-    Sending { state, descriptors }
+    native::host().map_or(Err(Reason::NotReady), |host| host.send(&letter))
 }
 
 /// Who sent a message.
@@ -298,15 +342,11 @@ impl Message {
 
 /// The messages of this worker. Whoever asked last gets the next one; one of these is enough.
 #[derive(Debug)]
-#[non_exhaustive]
-pub struct Messages {}
+pub struct Messages(post::Inbox);
 
 /// From now on this worker receives messages: ask in the `start` hook, so that none is refused.
 pub fn messages() -> Messages {
-    if let Some(host) = native::host() {
-        host.listen();
-    }
-    Messages {}
+    Messages(post::Inbox::open())
 }
 
 impl Messages {
@@ -317,9 +357,6 @@ impl Messages {
 
     /// See [`Messages::next`].
     pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Message>> {
-        match native::host() {
-            Some(host) => host.receive(context),
-            None => Poll::Ready(None),
-        }
+        self.0.poll_next(context)
     }
 }

@@ -30,6 +30,16 @@ pub const WINDOW: usize = 256;
 /// Bytes of one direction after which the next message waits until some are taken.
 pub const WINDOW_BYTES: usize = 128 * 1024;
 
+/// Bytes of a message for the operator. It is kept among the events and shown, so it is no place for data; as a text within
+/// JSON it may take twice as much, which a packet of the channel carries.
+pub const OPERATOR_MAX: usize = 8 * 1024;
+
+/// Levels of arrays and objects in a message for the operator: readers of events have limits, and it lies in another object.
+const OPERATOR_DEPTH: usize = 64;
+
+/// Messages for the operator of one worker that may be on their way.
+pub const OPERATOR_WINDOW: usize = 16;
+
 /// Bytes of a frame's head.
 pub const HEAD: usize = 16;
 
@@ -126,6 +136,25 @@ impl Frame<'_> {
     }
 }
 
+/// Reads a message for the operator.
+///
+/// # Errors
+/// It is too long, no JSON, or nested too deeply.
+pub fn read_for_operator(message: &[u8]) -> Result<serde_json::Value, &'static str> {
+    fn fits(value: &serde_json::Value, depth: usize) -> bool {
+        match value {
+            serde_json::Value::Array(values) => depth > 0 && values.iter().all(|value| fits(value, depth - 1)),
+            serde_json::Value::Object(values) => depth > 0 && values.values().all(|value| fits(value, depth - 1)),
+            _ => true,
+        }
+    }
+    if message.len() > OPERATOR_MAX {
+        return Err("a message that is too long");
+    }
+    let value = serde_json::from_slice(message).map_err(|_| "a message that is no JSON")?;
+    if fits(&value, OPERATOR_DEPTH) { Ok(value) } else { Err("a message that is nested too deeply") }
+}
+
 /// Reads the first frame of what is left of a packet.
 pub fn read<'a>(packet: &mut &'a [u8]) -> Result<Frame<'a>, &'static str> {
     let (head, rest) = packet.split_first_chunk::<HEAD>().ok_or("a frame without its head")?;
@@ -171,6 +200,20 @@ mod tests {
             assert_eq!(read(&mut left), Ok(frame));
         }
         assert!(left.is_empty());
+    }
+
+    #[test]
+    fn an_operator_gets_json_of_a_bounded_size_and_depth() {
+        let nested = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
+        for good in
+            ["1", " {\"a\": [null]} ", &nested(OPERATOR_DEPTH), &format!("\"{}\"", "x".repeat(OPERATOR_MAX - 2))]
+        {
+            assert!(read_for_operator(good.as_bytes()).is_ok(), "{good}");
+        }
+        for bad in ["", "{", "1 2", &nested(OPERATOR_DEPTH + 1), &format!("\"{}\"", "x".repeat(OPERATOR_MAX - 1))] {
+            assert!(read_for_operator(bad.as_bytes()).is_err(), "{bad}");
+        }
+        assert!(read_for_operator(b"\"\xff\"").is_err());
     }
 
     #[test]

@@ -65,6 +65,11 @@ pub enum ToWorker {
         /// JSON.
         message: String,
     },
+    /// The plugin's messages for the operator ([`ToMaster::Message`]) up to this number are among the events.
+    Heard {
+        /// The number after the last of them.
+        until: u64,
+    },
     /// Accept on this one, too. Descriptor: the socket.
     Listen {
         /// How it is known: as one of [`Assign::listeners`].
@@ -121,6 +126,14 @@ pub enum ToMaster {
         post: u64,
         /// What became of it.
         fate: post::Fate,
+    },
+    /// A message of the plugin's for the operator, to be answered by [`ToWorker::Heard`]: at most
+    /// [`post::OPERATOR_WINDOW`] without an answer.
+    Message {
+        /// Its number among this worker's, from 0.
+        number: u64,
+        /// JSON ([`post::read_for_operator`]).
+        message: String,
     },
     /// In `launcher dev`: a request was not answered by the plugin.
     RequestFailed(dev::Asked),

@@ -20,6 +20,7 @@
 //! - `embedding`: a master within another program, whose process it leaves as it is
 //! - `dev`: builds and what is shown of them, in `launcher dev` only
 //! - `post`: introducing workers that send messages to each other
+//! - `telling`: what plugins tell the operator
 //! - [`pulses`]: who is at work and silent; `liveness`: what is done about it
 //! - `fitting`: whether a plugin can be served as its service says
 //! - `performing`: actions of the pools; `configuring`: a new configuration, as a difference
@@ -73,6 +74,7 @@ mod spares;
 mod starter;
 pub mod statistics;
 mod systemd;
+mod telling;
 pub mod trigger;
 mod upgrading;
 pub mod watch;
@@ -270,6 +272,8 @@ struct Master {
     spares: Spares,
     /// What their plugins say to each other, as far as it concerns the master.
     post: post::PostOffice,
+    /// Workers whose plugins have told the operator something.
+    tellers: telling::Tellers,
     /// Those of them that are at work.
     pulses: Pulses,
     listeners: Listeners,
@@ -411,6 +415,7 @@ impl Master {
             workers: BTreeMap::new(),
             spares: Spares::new(config.master.spare_workers),
             post: post::PostOffice::default(),
+            tellers: telling::Tellers::default(),
             pulses: Pulses::default(),
             listeners: Listeners::default(),
             ids: Ids::default(),
@@ -450,7 +455,9 @@ impl Master {
             self.remember();
             let deadline = self.services.values().filter_map(|service| service.pool.next_deadline());
             let deadline = deadline.chain(self.systemd.as_ref().and_then(Systemd::next_deadline));
-            let deadline = deadline.chain(self.pulses.next_deadline()).chain(self.next_spare()).min();
+            let spare = self.next_spare();
+            let deadline =
+                deadline.chain(self.pulses.next_deadline()).chain(self.tellers.next_deadline()).chain(spare).min();
             let event = tokio::select! {
                 // Signals first: whatever floods the queue, the operator is heard.
                 biased;
@@ -517,6 +524,7 @@ impl Master {
                     self.tell_pool(key, pool::Event::Tick);
                 }
                 self.end_stuck(now);
+                self.answer_tellers(now);
             }
         }
     }

@@ -275,6 +275,7 @@ impl Master {
             child::Event::Said(ToMaster::Follow { service }) => self.follow(id, &service),
             child::Event::Said(ToMaster::Introduce { worker }) => self.introduce(id, worker),
             child::Event::Said(ToMaster::Posted { post, fate }) => self.on_posted(id, post, fate),
+            child::Event::Said(ToMaster::Message { number, message }) => self.on_message(id, number, &message),
             child::Event::Said(ToMaster::RequestFailed(asked)) => {
                 let name = running.name.clone();
                 self.on_request_failed(name, asked);
@@ -294,6 +295,7 @@ impl Master {
     fn on_exit(&mut self, id: WorkerId, status: Option<ExitStatus>) {
         self.pulses.forget(id);
         self.end_posts(id);
+        self.tellers.forget(id);
         self.tell_stuck(id, Vec::new());
         let Some(running) = self.workers.remove(&id) else { return };
         self.roots.remove(running.child.pid);

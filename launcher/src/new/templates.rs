@@ -87,6 +87,7 @@ pub(super) const FILES_OF_SDK: &[Source] = &[
         "vendor/worker-sdk/src/component/outgoing.rs",
         include_str!("../../../worker-sdk/src/component/outgoing.rs"),
     ),
+    Source("vendor/worker-sdk/src/component/post.rs", include_str!("../../../worker-sdk/src/component/post.rs")),
     Source("vendor/worker-sdk/src/component/store.rs", include_str!("../../../worker-sdk/src/component/store.rs")),
     Source("vendor/worker-sdk/src/config.rs", include_str!("../../../worker-sdk/src/config.rs")),
     Source("vendor/worker-sdk/src/export.rs", include_str!("../../../worker-sdk/src/export.rs")),

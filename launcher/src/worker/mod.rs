@@ -489,6 +489,7 @@ async fn obey(
                 }
             }
             Ok(Some((ToWorker::NoLink { worker }, _))) => post.no_link(worker),
+            Ok(Some((ToWorker::Heard { until }, _))) => post.heard(until),
             Ok(Some((ToWorker::Post { post: number, message }, _))) => post.deliver_from_operator(number, message),
             Ok(Some((ToWorker::Listen { listener }, descriptors))) => {
                 if let Some(socket) = descriptors.into_iter().next() {

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::harness::control::Control;
 use crate::harness::http::{Connection, fetch};
 use crate::harness::launcher::eventually;
 use crate::harness::{Launcher, Site, guests};
@@ -206,4 +207,59 @@ fn an_instance_that_asked_for_it_serves_many_requests() {
             launcher.wait_lines(1, "the start hook's line", |line| line.text.ends_with("INFO showcase starts"));
         assert!(starts.len() <= 2, "{} starts", starts.len());
     });
+}
+
+#[test]
+fn messages_are_sent_and_received_alike() {
+    let courier = guests::native("courier").display().to_string();
+    for (build, plugin) in [(Build::Native, guests::native("showcase")), (Build::Wasm, guests::wasm("showcase"))] {
+        let site = Site::new();
+        let launcher = site.run(&format!(
+            "
+services:
+  showcase: {{ plugin: {plugin}, listen: 127.0.0.1:0, workers: 1 }}
+  other: {{ plugin: {plugin}, listen: 127.0.0.1:0, workers: 1 }}
+  post: {{ plugin: {courier}, listen: 127.0.0.1:0, workers: 1 }}
+",
+            plugin = plugin.display()
+        ));
+        launcher.workers(3);
+        let (showcase, other, post) =
+            (launcher.address("showcase"), launcher.address("other"), launcher.address("post"));
+        let send = |from: &str, whom: &str, text: &str| {
+            let answer = exchange(from, "POST", &format!("/send/{whom}"), &[], text.as_bytes());
+            (answer.status(), answer.text().trim_end().to_owned())
+        };
+        let taken = (200, "taken".to_owned());
+        for number in 0..3 {
+            assert_eq!(send(&showcase, "post/0", &number.to_string()), taken, "{build:?}");
+        }
+        assert_eq!(fetch(&post, "/heard").text(), r#"["showcase/0: 0","showcase/0: 1","showcase/0: 2"]"#, "{build:?}");
+        assert_eq!(send(&showcase, "operator", r#"{"done": 3}"#), taken, "{build:?}");
+        let told = launcher.wait("message", |event| event.is("message") && event.of("showcase"));
+        assert_eq!(told.value("body"), &json!({ "done": 3 }), "{build:?}");
+        let large = "x".repeat(70_000);
+        for (whom, text, reason) in [
+            ("nobody/0", "1", "Nobody"),
+            ("post/7", "1", "Nobody"),
+            ("post/0", &large, "TooLarge"),
+            ("operator", "{", "Bad"),
+        ] {
+            assert_eq!(send(&showcase, whom, text), (409, reason.to_owned()), "{build:?} to {whom}");
+        }
+
+        let hear = || {
+            let showcase = showcase.clone();
+            std::thread::spawn(move || fetch(&showcase, "/hear").text())
+        };
+        // It is not wanted until the handler waits for it.
+        let hearing = hear();
+        let sent = eventually(|| send(&other, "showcase/0", "\"thanks\"") == taken);
+        assert!(sent, "{build:?}\n{}", launcher.story());
+        assert_eq!(hearing.join().expect("the client"), "other/0: \"thanks\"\n", "{build:?}");
+        let hearing = hear();
+        let message = json!({ "service": "showcase", "message": [1] }).to_string();
+        assert_eq!(Control::of(&site).ask("POST", "/v1/messages", &message).status, 200, "{build:?}");
+        assert_eq!(hearing.join().expect("the client"), "operator: [1]\n", "{build:?}");
+    }
 }

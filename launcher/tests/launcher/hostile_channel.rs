@@ -57,7 +57,7 @@ fn whoever_breaks_the_protocol_is_ended_and_replaced() {
     let launcher = beside_an_honest_one(&site);
     let before = Before::of(&launcher);
     let address = launcher.address("hostile");
-    for how in ["garbage", "large", "descriptors", "few-descriptors", "half", "close"] {
+    for how in ["garbage", "large", "descriptors", "few-descriptors", "half", "close", "report"] {
         let mark = launcher.mark();
         // It may be ended before it has answered.
         let _ = get(&address, &format!("/channel-{how}"));

@@ -25,6 +25,7 @@ mod listen;
 mod liveness;
 mod logs;
 mod messages;
+mod messages_to_the_operator;
 mod native;
 mod network;
 mod orphans;

@@ -7,6 +7,8 @@
 //! | `/handles?SLOT,COUNT,WINDOW` | the same with a socket each, of which the other end stays here |
 //! | `/send?SLOT` | the body goes to that slot as it is; answers how that ended |
 //! | `/every` | the body goes to every other worker |
+//! | `/tell` | the body goes to the operator |
+//! | `/report?COUNT` | so many messages to the operator, all at once; answers when all are events. `?COUNT,0`: at once |
 //! | `/heard` | what this worker got from others and from operators, oldest first, and forgets it |
 //! | `/deaf` | this worker takes no message any more until `/hear` |
 //!
@@ -69,9 +71,10 @@ async fn handle(request: Request) -> Response {
         ("/", _) => format!("{{\"worker\":{},\"slot\":{}}}\n", me.id, me.slot).into_response(),
         ("/ping", [slot, count, window]) => count_out(*slot as u32, *count, *window, With::Nothing).await,
         ("/handles", [slot, count, window]) => count_out(*slot as u32, *count, *window, With::Socket).await,
-        (path @ ("/send" | "/every"), to) => {
+        (path @ ("/send" | "/every" | "/tell"), to) => {
             let to = match (path, to) {
                 ("/every", _) => To::every(me.service),
+                ("/tell", _) => To::operator(),
                 (_, [slot]) => To::slot(me.service, *slot as u32),
                 _ => return StatusCode::BAD_REQUEST.into_response(),
             };
@@ -83,6 +86,7 @@ async fn handle(request: Request) -> Response {
                 Err(_) => StatusCode::BAD_REQUEST.into_response(),
             }
         }
+        ("/report", [count, rest @ ..]) => report(*count, rest.is_empty()).await,
         ("/heard", _) => Json(std::mem::take(&mut *lock(&HEARD))).into_response(),
         (path @ ("/deaf" | "/hear"), _) => {
             *lock(&DEAF.0) = path == "/deaf";
@@ -90,6 +94,19 @@ async fn handle(request: Request) -> Response {
             "so be it\n".into_response()
         }
         _ => StatusCode::NOT_FOUND.into_response(),
+    }
+}
+
+/// So many messages to the operator, each with its number.
+async fn report(count: u64, awaited: bool) -> Response {
+    let mut sending = Pending::default();
+    (0..count).for_each(|n| sending.push(messages::send(To::operator(), &Word::Ping { n })));
+    if !awaited {
+        return "parted\n".into_response();
+    }
+    match sending.all().await {
+        Ok(()) => "taken\n".into_response(),
+        Err(reason) => (StatusCode::CONFLICT, reason + "\n").into_response(),
     }
 }
 
@@ -167,12 +184,7 @@ async fn round_trips(slot: u32, count: u64, window: u64, with: With) -> Result<(
             (wanted, _) => return Err(format!("socket {wanted:?} was sent with {n} and did not come back")),
         }
     }
-    poll_fn(|context| match sending.poll(context) {
-        Poll::Ready(error) => Poll::Ready(Err(error)),
-        Poll::Pending if sending.0.is_empty() => Poll::Ready(Ok(())),
-        Poll::Pending => Poll::Pending,
-    })
-    .await
+    sending.all().await
 }
 
 fn inode(socket: &UnixStream) -> Result<u64, String> {
@@ -187,6 +199,16 @@ struct Pending(VecDeque<Sending>);
 impl Pending {
     fn push(&mut self, sending: Sending) {
         self.0.push_back(sending);
+    }
+
+    /// Until all were taken, or one was not.
+    async fn all(mut self) -> Result<(), String> {
+        poll_fn(|context| match self.poll(context) {
+            Poll::Ready(error) => Poll::Ready(Err(error)),
+            Poll::Pending if self.0.is_empty() => Poll::Ready(Ok(())),
+            Poll::Pending => Poll::Pending,
+        })
+        .await
     }
 
     /// Ready when one was not taken, and why.

@@ -9,6 +9,7 @@
 //! | `half` | half a message, then the end |
 //! | `close` | the end, while the process goes on |
 //! | `flood` | good messages of every kind, for ever, from a thread |
+//! | `report` | messages for the operator, without waiting for an answer |
 //! | `lies` | what is not true: messages that were never sent, links to whom it likes |
 
 #![expect(unsafe_code, reason = "sendmsg(2) by hand is what a hostile plugin would do")]
@@ -67,6 +68,14 @@ pub(crate) fn abuse(how: &str) -> Option<()> {
                     text(r#"{"v":2,"message":{"type":"stuck","frames":["nowhere"]}}"#.to_owned());
                 }
             });
+        }
+        "report" => {
+            for number in 0..2000_u64 {
+                let body = "x".repeat(8000);
+                let text =
+                    format!(r#"{{"v":2,"message":{{"type":"message","number":{number},"message":"\"{body}\""}}}}"#);
+                send(socket, text.as_bytes(), &[]);
+            }
         }
         "lies" => {
             for number in 0..5000_u64 {

@@ -16,11 +16,14 @@
 //! | `GET /sleep/50` | answers after that many milliseconds |
 //! | `GET /worker`, `/config`, `/env/NAME`, `/peer` | what the plugin knows |
 //! | `GET /log/TEXT` | writes a line to the log |
+//! | `POST /send/operator`, `/send/SERVICE/SLOT` | sends the body as a message; `taken`, or why not |
+//! | `GET /hear` | waits for a message, and says who sent it |
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use worker_sdk::messages::{self, From, To};
 use worker_sdk::{
     Body, Bytes, Frame, HeaderMap, HeaderValue, IntoResponse, Json, Method, Request, RequestExt, Response, StatusCode,
     log,
@@ -122,7 +125,35 @@ async fn handle(request: Request) -> Response {
             log::info!(path = path, number = 7; "a line from {}", argument);
             StatusCode::NO_CONTENT.into_response()
         }
+        (&Method::POST, "send", _) => send(argument, request).await,
+        (&Method::GET, "hear", _) => match messages::messages().next().await {
+            Some(message) => {
+                let text = String::from_utf8_lossy(&message.payload);
+                match &message.from {
+                    From::Worker { service, slot, .. } => format!("{service}/{slot}: {text}\n").into_response(),
+                    _ => format!("operator: {text}\n").into_response(),
+                }
+            }
+            None => StatusCode::NOT_IMPLEMENTED.into_response(),
+        },
         _ => (StatusCode::NOT_FOUND, "no such route\n").into_response(),
+    }
+}
+
+async fn send(whom: &str, request: Request) -> Response {
+    let slot = whom.split_once('/').and_then(|(service, slot)| Some((service, slot.parse().ok()?)));
+    let to = match (whom, slot) {
+        ("operator", _) => To::operator(),
+        (_, Some((service, slot))) => To::slot(service, slot),
+        _ => return StatusCode::BAD_REQUEST.into_response(),
+    };
+    let body = match request.into_body().bytes(1 << 20).await {
+        Ok(body) => body,
+        Err(error) => return error.into_response(),
+    };
+    match messages::send_json(to, &body, Vec::new()).await {
+        Ok(()) => "taken\n".into_response(),
+        Err(error) => (StatusCode::CONFLICT, format!("{:?}\n", error.reason)).into_response(),
     }
 }
 

@@ -24,6 +24,7 @@ thread_local! {
 }
 
 /// Something that a future waits for.
+#[derive(Debug)]
 pub(super) struct Wait(u64);
 
 impl Wait {

@@ -9,10 +9,12 @@
 mod executor;
 mod incoming;
 mod outgoing;
+pub(crate) mod post;
 #[cfg(feature = "json")]
 pub(crate) mod store;
 
 use std::cell::OnceCell;
+use std::future::Future;
 use std::time::Duration;
 
 pub use wasip2;
@@ -42,6 +44,14 @@ pub fn handle<P: Http>(request: IncomingRequest, out: ResponseOutparam) {
         }
         Err(error) => ResponseOutparam::set(out, Err(error)),
     }
+}
+
+/// Runs a future to its end on this thread, which waits for what it waits for.
+///
+/// # Panics
+/// If it waits for something that nothing in this component can bring about.
+pub fn block_on<F: Future>(future: F) -> F::Output {
+    executor::block_on(future)
 }
 
 /// See [`crate::sleep`].

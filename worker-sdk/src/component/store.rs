@@ -6,6 +6,8 @@
 
 use std::alloc::{Layout, dealloc};
 
+use super::post::List;
+
 /// `wit/config.wit` in binary: tells the component linker what the import below means.
 #[unsafe(link_section = "component-type:launcher-sdk-config")]
 #[used]
@@ -52,31 +54,18 @@ struct ErrorText {
 
 #[repr(C)]
 #[derive(Clone, Copy)]
-struct List<T> {
-    pointer: *mut T,
-    len: usize,
-}
-
-#[repr(C)]
-#[derive(Clone, Copy)]
 struct Pair {
     key: List<u8>,
     value: List<u8>,
 }
 
-impl List<u8> {
-    /// Takes the text, which the host has allocated with our allocator (`cabi_realloc`).
-    ///
-    /// # Safety
-    /// A list that the host returned, taken once.
-    unsafe fn take(self) -> String {
-        if self.len == 0 {
-            return String::new();
-        }
-        // SAFETY: allocated by `cabi_realloc`, which is our allocator, with this length and alignment 1; taken once.
-        let bytes = unsafe { Vec::from_raw_parts(self.pointer, self.len, self.len) };
-        String::from_utf8_lossy(&bytes).into_owned()
-    }
+/// A text of the host's.
+///
+/// # Safety
+/// A list that the host returned, taken once.
+unsafe fn text(list: List<u8>) -> String {
+    // SAFETY: as this function's own requirement.
+    String::from_utf8_lossy(&unsafe { list.take() }).into_owned()
 }
 
 /// Every top-level key of the service's `config:` with its value as text.
@@ -84,14 +73,14 @@ impl List<u8> {
 /// # Errors
 /// What the host says.
 pub(crate) fn get_all() -> Result<Vec<(String, String)>, String> {
-    let mut outcome = Outcome { is_err: 0, payload: Payload { pairs: List { pointer: std::ptr::null_mut(), len: 0 } } };
+    let mut outcome = Outcome { is_err: 0, payload: Payload { pairs: List::EMPTY } };
     // SAFETY: room for the result as the canonical ABI lays it out.
     unsafe { get_all_raw(&raw mut outcome) };
     if outcome.is_err != 0 {
         // SAFETY: the discriminant says that the host wrote this one.
         let ErrorText { reason, .. } = unsafe { outcome.payload.error };
         // SAFETY: just returned, taken once.
-        return Err(unsafe { reason.take() });
+        return Err(unsafe { text(reason) });
     }
     // SAFETY: the discriminant says that the host wrote this one.
     let list = unsafe { outcome.payload.pairs };
@@ -100,7 +89,7 @@ pub(crate) fn get_all() -> Result<Vec<(String, String)>, String> {
         // SAFETY: within the list that the host wrote.
         let pair = unsafe { list.pointer.add(index).read() };
         // SAFETY: each text is taken once: the list itself is freed below without its elements.
-        pairs.push(unsafe { (pair.key.take(), pair.value.take()) });
+        pairs.push(unsafe { (text(pair.key), text(pair.value)) });
     }
     if let (Ok(layout), true) = (Layout::array::<Pair>(list.len), list.len > 0) {
         // SAFETY: allocated by `cabi_realloc`, which is our allocator, with this layout; freed once.

@@ -12,7 +12,7 @@
 mod buffer;
 mod incoming;
 mod outgoing;
-mod post;
+pub(crate) mod post;
 pub(crate) mod rehearsal;
 #[cfg(feature = "tokio")]
 pub(crate) mod runtime;
@@ -37,7 +37,6 @@ use crate::export::Http;
 use crate::log::Level;
 
 pub(crate) use incoming::Incoming;
-pub(crate) use post::Sending;
 
 /// The exported constant of a plugin.
 pub const fn descriptor<P: Http>(name: &str, version: &str, panic_aborts: bool) -> abi::Plugin {

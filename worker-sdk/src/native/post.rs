@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::Host;
 use super::waker::lend;
 use crate::abi;
-use crate::messages::{From, Message};
+use crate::messages::{From, Message, Reason};
 
 /// A message that was sent; dropped, it changes nothing.
 #[derive(Debug)]
@@ -18,12 +18,13 @@ pub(crate) struct Sending(abi::Sending);
 unsafe impl Send for Sending {}
 
 impl Sending {
-    pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<i32> {
-        let Some(poll) = self.0.poll else { return Poll::Ready(abi::SEND_GONE) };
+    pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Reason>> {
+        let Some(poll) = self.0.poll else { return Poll::Ready(Err(Reason::Gone)) };
         // SAFETY: not dropped yet, and not polled after its end: the caller stops then.
         match unsafe { poll(self.0.data, lend(context.waker())) } {
             abi::PENDING => Poll::Pending,
-            code => Poll::Ready(code),
+            abi::READY => Poll::Ready(Ok(())),
+            code => Poll::Ready(Err(Reason::of(code))),
         }
     }
 }
@@ -37,28 +38,46 @@ impl Drop for Sending {
     }
 }
 
+/// The messages of this worker.
+#[derive(Debug)]
+pub(crate) struct Inbox {
+    /// What came before this one was asked: another one has listened.
+    early: Option<Message>,
+}
+
+impl Inbox {
+    /// From now on messages are received.
+    pub(crate) fn open() -> Inbox {
+        let mut inbox = Inbox { early: None };
+        if let Poll::Ready(early) = inbox.poll_next(&mut Context::from_waker(Waker::noop())) {
+            inbox.early = early;
+        }
+        inbox
+    }
+
+    /// The next message; `None`: there never is one.
+    pub(crate) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Message>> {
+        match self.early.take() {
+            Some(message) => Poll::Ready(Some(message)),
+            None => super::host().map_or(Poll::Ready(None), |host| host.receive(context)),
+        }
+    }
+}
+
 impl Host {
-    /// Sends; otherwise the code that says why not.
-    pub(crate) fn send(self, letter: &abi::Letter) -> Result<Sending, i32> {
-        let Some(send) = self.0.send else { return Err(abi::SEND_NOT_READY) };
+    /// Sends; otherwise why not.
+    pub(crate) fn send(self, letter: &abi::Letter) -> Result<Sending, Reason> {
+        let Some(send) = self.0.send else { return Err(Reason::NotReady) };
         let mut sending = Sending(abi::Sending::NONE);
         // SAFETY: what the letter borrows lives as long as the reference to it; the out-parameter is ours.
         match unsafe { send(letter, &raw mut sending.0) } {
             abi::PENDING => Ok(sending),
-            code => Err(code),
-        }
-    }
-
-    /// From now on messages are received.
-    pub(crate) fn listen(self) {
-        // One that is here already stays: nothing is here before the first call.
-        if let Poll::Ready(Some(message)) = self.receive(&mut Context::from_waker(Waker::noop())) {
-            crate::log::warn!("a message came before anybody listened: {} bytes", message.payload.len());
+            code => Err(Reason::of(code)),
         }
     }
 
     /// The next message; `None`: there never is one.
-    pub(crate) fn receive(self, context: &mut Context<'_>) -> Poll<Option<Message>> {
+    fn receive(self, context: &mut Context<'_>) -> Poll<Option<Message>> {
         let Some(receive) = self.0.receive else { return Poll::Ready(None) };
         let mut arrival = Arrival(abi::Arrival::EMPTY);
         // SAFETY: the out-parameter is ours for the call.

@@ -94,6 +94,33 @@ pub struct WorkerName {
     pub pid: u32,
 }
 
+/// What a plugin tells the operator: JSON, which is one value in the JSON format.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Body(Box<str>);
+
+impl From<&serde_json::Value> for Body {
+    fn from(value: &serde_json::Value) -> Body {
+        Body(value.to_string().into())
+    }
+}
+
+impl Body {
+    /// Its text, without line breaks.
+    pub fn json(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Serialize for Body {
+    /// Read again rather than kept as a value: a value takes many times the memory of its text.
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match serde_json::from_str::<serde_json::Value>(&self.0) {
+            Ok(value) => value.serialize(serializer),
+            Err(_) => serializer.serialize_str(&self.0),
+        }
+    }
+}
+
 /// The pool knows nothing of formats, so its numbers are written from here.
 mod number {
     use super::{Generation, Slot, WorkerId};
@@ -210,6 +237,12 @@ pub enum Fact {
         worker: WorkerName,
         silent_ms: u64,
         backtrace: Vec<String>,
+    },
+    Message {
+        #[serde(flatten)]
+        worker: WorkerName,
+        number: u64,
+        body: Body,
     },
     MessageRefused {
         service: Name,
@@ -379,7 +412,11 @@ impl Fact {
     pub fn is_for_authors(&self) -> bool {
         let told = matches!(
             self,
-            Fact::Swapped { .. } | Fact::Rebuilt { .. } | Fact::ConfigApplied { .. } | Fact::Signal { .. }
+            Fact::Swapped { .. }
+                | Fact::Rebuilt { .. }
+                | Fact::ConfigApplied { .. }
+                | Fact::Signal { .. }
+                | Fact::Message { .. }
         );
         told || self.level() <= Level::Warn
     }
@@ -414,6 +451,7 @@ impl Fact {
             | Fact::Draining(worker)
             | Fact::Recycling { worker, .. }
             | Fact::Stuck { worker, .. }
+            | Fact::Message { worker, .. }
             | Fact::Ready { worker, .. }
             | Fact::Exited { worker, .. } => Some(&worker.service),
             _ => None,

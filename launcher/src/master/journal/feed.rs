@@ -1,7 +1,7 @@
 //! The launcher's history in memory: its facts, and the last lines of every service's workers.
 //!
-//! Facts have a ring, and the lines of every service have one, so that a worker that talks much displaces nothing
-//! but the lines of its own service. Everything is in one order. Who follows pulls with a cursor: one that reads
+//! Facts have a ring, and every service has one for its lines and one for what its plugins tell the operator, so that a
+//! worker that talks much displaces nothing but the same of its own service. Everything is in one order. Who follows pulls with a cursor: one that reads
 //! slowly, or never, costs nothing and misses what was forgotten meanwhile, which it is told.
 //!
 //! Nothing is written here.
@@ -24,6 +24,8 @@ use ring::Ring;
 const FACTS: ring::Bounds = ring::Bounds { records: 4096, bytes: 2 << 20 };
 /// What is remembered of the lines of one service.
 const LINES: ring::Bounds = ring::Bounds { records: usize::MAX, bytes: 256 << 10 };
+/// What is remembered of that which the plugins of one service told.
+const TOLD: ring::Bounds = ring::Bounds { records: 1024, bytes: 256 << 10 };
 /// Services that are gone and whose lines are still remembered.
 const GONE: usize = 8;
 
@@ -64,6 +66,7 @@ struct History {
     last: u64,
     facts: Ring,
     lines: BTreeMap<Name, Ring>,
+    told: BTreeMap<Name, Ring>,
     /// Services that are gone, the first to go first.
     gone: VecDeque<Name>,
     /// Somebody waits for news.
@@ -73,8 +76,14 @@ struct History {
 impl Feed {
     /// An empty history that begins now.
     pub(super) fn new() -> Feed {
-        let history =
-            History { last: 0, facts: Ring::new(FACTS), lines: BTreeMap::new(), gone: VecDeque::new(), awaited: false };
+        let history = History {
+            last: 0,
+            facts: Ring::new(FACTS),
+            lines: BTreeMap::new(),
+            told: BTreeMap::new(),
+            gone: VecDeque::new(),
+            awaited: false,
+        };
         Feed { started: Instant::now(), history: Mutex::new(history), news: Notify::new() }
     }
 
@@ -149,7 +158,7 @@ impl Feed {
     /// The cursor after which everything since a time follows.
     pub fn since(&self, time: SystemTime) -> u64 {
         let history = self.history();
-        let rings = std::iter::once(&history.facts).chain(history.lines.values());
+        let rings = std::iter::once(&history.facts).chain(history.told.values()).chain(history.lines.values());
         let firsts = rings.filter_map(|ring| ring.get(ring.first_since(time)).map(|record| record.seq));
         firsts.min().map_or(history.last, |first| first - 1)
     }
@@ -193,6 +202,7 @@ impl Wanted {
 impl History {
     fn remember(&mut self, record: &Arc<Record>) {
         match &record.what {
+            What::Fact(Fact::Message { worker, .. }) => push(&mut self.told, &worker.service, TOLD, record),
             What::Fact(fact) => {
                 self.facts.push(Arc::clone(record));
                 match fact {
@@ -201,14 +211,7 @@ impl History {
                     _ => {}
                 }
             }
-            What::Line(line) => match self.lines.get_mut(&line.worker.service) {
-                Some(ring) => ring.push(Arc::clone(record)),
-                None => {
-                    let mut ring = Ring::new(LINES);
-                    ring.push(Arc::clone(record));
-                    self.lines.insert(line.worker.service.clone(), ring);
-                }
-            },
+            What::Line(line) => push(&mut self.lines, &line.worker.service, LINES, record),
         }
     }
 
@@ -219,6 +222,7 @@ impl History {
             && let Some(first) = self.gone.pop_front()
         {
             self.lines.remove(&first);
+            self.told.remove(&first);
         }
     }
 
@@ -226,7 +230,19 @@ impl History {
         let facts = wanted.facts.is_some().then_some(&self.facts);
         let of_wanted = |name: &Name| wanted.services.as_ref().is_none_or(|services| services.contains(name));
         let lines = self.lines.iter().filter(move |(name, _)| wanted.output && of_wanted(name));
-        facts.into_iter().chain(lines.map(|(_, ring)| ring))
+        let told = self.told.iter().filter(move |(name, _)| wanted.facts.is_some() && of_wanted(name));
+        facts.into_iter().chain(told.chain(lines).map(|(_, ring)| ring))
+    }
+}
+
+fn push(rings: &mut BTreeMap<Name, Ring>, service: &Name, bounds: ring::Bounds, record: &Arc<Record>) {
+    match rings.get_mut(service) {
+        Some(ring) => ring.push(Arc::clone(record)),
+        None => {
+            let mut ring = Ring::new(bounds);
+            ring.push(Arc::clone(record));
+            rings.insert(service.clone(), ring);
+        }
     }
 }
 

@@ -34,7 +34,7 @@ mod tests;
 mod words;
 mod writer;
 
-pub use fact::{Fact, Level, Name, Stream, WorkerName};
+pub use fact::{Body, Fact, Level, Name, Stream, WorkerName};
 pub use feed::Feed;
 use log_file::LogFile;
 use outlet::Outlet;

@@ -1,6 +1,6 @@
 //! What waits for one destination of the log, bounded so that nobody who waits there is harmed by who talks much.
 //!
-//! Facts have a queue with a bound of its own. Every worker has a lane: it may hold a quarter of what is still free,
+//! Facts have a queue with a bound of its own. Every worker has a lane, for its lines and its plugin's messages: it may hold a quarter of what is still free,
 //! so one that floods leaves room for all others, and the writer takes a bounded piece of each lane in turn, so a
 //! neighbour's line is behind at most one piece of every flood. What finds no room is counted, and told as a fact
 //! once a second has passed, and then every few seconds.
@@ -13,7 +13,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::super::pool::{Slot, WorkerId};
-use super::fact::{Fact, Name};
+use super::fact::{Fact, Name, WorkerName};
 use super::record::{Record, What};
 
 /// Bytes of memory that lines may take while they wait, and the share of what is free that one worker may take.
@@ -105,15 +105,15 @@ impl Outlet {
         let mut waiting = self.waiting();
         let weight = record.weight();
         let mut told = None;
-        match &record.what {
-            What::Fact(_) => waiting.put_fact(Item::Record(Arc::clone(record)), weight),
-            What::Line(line) => {
-                let held = waiting.lanes.get(&line.worker.worker).map_or(0, |lane| lane.bytes);
+        match record.talker() {
+            None => waiting.put_fact(Item::Record(Arc::clone(record)), weight),
+            Some(worker) => {
+                let held = waiting.lanes.get(&worker.worker).map_or(0, |lane| lane.bytes);
                 let share = ROOM.saturating_sub(waiting.line_bytes) / SHARE;
                 if held + weight > share.max(RESERVE) {
-                    told = waiting.drop_line(record, self.name);
+                    told = waiting.drop_line(worker, record, self.name);
                 } else {
-                    waiting.put_line(line.worker.worker, record, weight);
+                    waiting.put_line(worker.worker, record, weight);
                 }
             }
         }
@@ -227,12 +227,11 @@ impl Waiting {
         self.line_bytes += weight;
     }
 
-    fn drop_line(&mut self, record: &Record, destination: &'static str) -> Option<Fact> {
-        let What::Line(line) = &record.what else { return None };
+    fn drop_line(&mut self, worker: &WorkerName, record: &Record, destination: &'static str) -> Option<Fact> {
         let now = Instant::now();
-        let dropped = self.dropped.entry(line.worker.worker).or_insert_with(|| Dropped {
-            service: line.worker.service.clone(),
-            slot: line.worker.slot,
+        let dropped = self.dropped.entry(worker.worker).or_insert_with(|| Dropped {
+            service: worker.service.clone(),
+            slot: worker.slot,
             lines: 0,
             bytes: 0,
             due: now,
@@ -241,7 +240,10 @@ impl Waiting {
             dropped.due = dropped.due.max(now + TOLD_AFTER);
         }
         dropped.lines += 1;
-        dropped.bytes += line.text.len() as u64;
+        dropped.bytes += match &record.what {
+            What::Line(line) => line.text.len() as u64,
+            What::Fact(_) => record.weight() as u64,
+        };
         (dropped.due <= now).then(|| dropped.tell(now, destination))
     }
 

@@ -61,11 +61,21 @@ impl Record {
         }
     }
 
+    /// The worker whose plugin may make as many of these as it likes, if it is of that kind.
+    pub(super) fn talker(&self) -> Option<&WorkerName> {
+        match &self.what {
+            What::Line(line) => Some(&line.worker),
+            What::Fact(Fact::Message { worker, .. }) => Some(worker),
+            What::Fact(_) => None,
+        }
+    }
+
     /// Bytes that it takes in memory, roughly.
     pub(super) fn weight(&self) -> usize {
         // A fact's texts are short but for reasons, which a worker may give.
         size_of::<Record>()
             + match &self.what {
+                What::Fact(Fact::Message { body, .. }) => body.json().len(),
                 What::Fact(fact) => fact.sentence().len(),
                 What::Line(line) => line.text.len(),
             }

@@ -74,6 +74,7 @@ impl Fact {
                     Took(*silent_ms)
                 )
             }
+            Fact::Message { worker: w, body, .. } => format!("worker {} says {}", w.worker.0, Short(body.json())),
             Fact::MessageRefused { worker, who, reason, .. } => {
                 format!("a message {who} was not taken by worker {worker}: {reason}")
             }
@@ -145,6 +146,18 @@ impl Fact {
 /// `1 worker`, `2 workers`
 fn counted(count: u64, what: &str) -> String {
     if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+}
+
+/// The beginning of a text: all of it is in the JSON format.
+struct Short<'a>(&'a str);
+
+impl std::fmt::Display for Short<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        const MOST: usize = 400;
+        let end = self.0.floor_char_boundary(MOST);
+        f.write_str(&self.0[..end])?;
+        if end < self.0.len() { write!(f, "… ({} bytes)", self.0.len()) } else { Ok(()) }
+    }
 }
 
 /// Milliseconds as a person reads them.

@@ -20,6 +20,7 @@ impl messages::Post for Office {
             messages::To::Slot(service, slot) => To::Slot(service, slot),
             messages::To::Any(service) => To::Any(service),
             messages::To::Every(service) => To::Every(service),
+            messages::To::Operator => To::Operator,
         };
         match self.0.send(to, Kind::Message, payload, Vec::new()) {
             Ok(sending) => Ok(Box::new(Sent(sending))),

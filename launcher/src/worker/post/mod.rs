@@ -17,6 +17,7 @@
 //! Plugins call from any thread. Locks are taken in the order post office, link, receipt, and no waker is woken under one.
 
 mod link;
+mod operator;
 mod receipt;
 #[cfg(test)]
 mod tests;
@@ -29,9 +30,10 @@ use std::task::{Context, Poll, Waker};
 
 use tokio::sync::mpsc;
 
-use crate::channel::post::{DESCRIPTORS_MAX, Fate, MESSAGE_MAX, Member, Peer};
+use crate::channel::post::{DESCRIPTORS_MAX, Fate, MESSAGE_MAX, Member, OPERATOR_MAX, Peer, read_for_operator};
 use crate::channel::{Channel, ToMaster};
 use link::Link;
+use operator::Operator;
 pub(super) use receipt::{Kind, Outcome};
 use receipt::{Letter, Receipt};
 
@@ -52,6 +54,8 @@ pub(super) enum To {
     Any(String),
     /// Every other worker of a service.
     Every(String),
+    /// Whoever operates the launcher, by way of the master: among its events.
+    Operator,
 }
 
 /// Who sent a message.
@@ -84,7 +88,7 @@ enum End {
 pub(super) enum Refused {
     /// The payload, or the number of descriptors.
     TooLarge,
-    /// To itself, or descriptors to several.
+    /// To itself, descriptors to several, or what an operator cannot be told.
     Bad,
     /// The worker has not yet said that it is ready.
     NotReady,
@@ -109,6 +113,7 @@ pub(super) struct Post {
     desk: Mutex<Desk>,
     /// What is to be told to the master, once this worker is ready.
     outgoing: OnceLock<mpsc::UnboundedSender<ToMaster>>,
+    channel: OnceLock<Arc<Channel>>,
     door: OnceLock<DoorOf>,
 }
 
@@ -128,6 +133,7 @@ struct Desk {
     /// How many links there are to a worker.
     made: HashMap<u64, usize>,
     inbox: VecDeque<Delivery>,
+    operator: Operator,
     /// The plugin receives messages.
     listens: bool,
     receiver: Option<Waker>,
@@ -162,7 +168,13 @@ impl Waiting {
 impl Post {
     /// Of the worker with this id.
     pub(super) fn new(worker: u64) -> Arc<Post> {
-        Arc::new(Post { worker, desk: Mutex::default(), outgoing: OnceLock::new(), door: OnceLock::new() })
+        Arc::new(Post {
+            worker,
+            desk: Mutex::default(),
+            outgoing: OnceLock::new(),
+            channel: OnceLock::new(),
+            door: OnceLock::new(),
+        })
     }
 
     fn desk(&self) -> MutexGuard<'_, Desk> {
@@ -177,6 +189,7 @@ impl Post {
     /// From now on messages can be sent. Must be called within a runtime.
     pub(super) fn open(&self, channel: Arc<Channel>) {
         let (outgoing, mut words) = mpsc::unbounded_channel::<ToMaster>();
+        let _ = self.channel.set(Arc::clone(&channel));
         if self.outgoing.set(outgoing).is_ok() {
             tokio::spawn(async move {
                 while let Some(word) = words.recv().await {
@@ -203,7 +216,8 @@ impl Post {
         payload: Vec<u8>,
         descriptors: Vec<OwnedFd>,
     ) -> Result<Sending, Refused> {
-        if payload.len() > MESSAGE_MAX || descriptors.len() > DESCRIPTORS_MAX {
+        let most = if to == To::Operator { OPERATOR_MAX } else { MESSAGE_MAX };
+        if payload.len() > most || descriptors.len() > DESCRIPTORS_MAX {
             return Err(Refused::TooLarge);
         }
         if self.outgoing.get().is_none() {
@@ -211,7 +225,10 @@ impl Post {
         }
         let alone = kind == Kind::Message && descriptors.is_empty();
         let fits = kind == Kind::Message || descriptors.len() == 1;
-        if to == To::Worker(self.worker) || !fits || (matches!(to, To::Every(_)) && !alone) {
+        if to == To::Worker(self.worker) || !fits || (matches!(to, To::Every(_) | To::Operator) && !alone) {
+            return Err(Refused::Bad);
+        }
+        if to == To::Operator && read_for_operator(&payload).is_err() {
             return Err(Refused::Bad);
         }
         let receipt = Receipt::new(1);
@@ -228,8 +245,9 @@ impl Post {
             returned.extend(self.link(desk, worker).send(letter).map(|letter| (letter, Outcome::Gone)));
         };
         let (To::Slot(service, _) | To::Any(service) | To::Every(service)) = &to else {
-            if let To::Worker(worker) = to {
-                send(desk, worker, waiting.letter());
+            match to {
+                To::Worker(worker) => send(desk, worker, waiting.letter()),
+                _ => desk.operator.send(waiting.letter()).into_iter().for_each(|word| self.tell(word)),
             }
             return;
         };
@@ -358,6 +376,16 @@ impl Post {
         self.deliver(std::iter::once(Delivery { from: Sender::Operator, payload, descriptors: Vec::new(), end }));
     }
 
+    /// The operator has the plugin's messages up to this number.
+    pub(super) fn heard(&self, until: u64) {
+        let mut desk = self.desk();
+        let (heard, next) = desk.operator.heard(until);
+        // Under the lock, so that they are told in their order.
+        next.into_iter().for_each(|word| self.tell(word));
+        drop(desk);
+        heard.into_iter().for_each(|letter| letter.answer(Outcome::Told(Fate::Taken)));
+    }
+
     /// Messages for the plugin.
     fn deliver(&self, deliveries: impl Iterator<Item = Delivery>) {
         let mut desk = self.desk();
@@ -429,12 +457,18 @@ impl Post {
         for link in desk.links.values().filter(|link| link.is_wanted()) {
             self.tell(ToMaster::Introduce { worker: link.peer });
         }
+        desk.operator.unanswered().for_each(|word| self.tell(word));
     }
 
     /// Tell what is untold, at the end of this worker's life.
     pub(super) fn last_words(&self) {
         let links: Vec<_> = self.desk().links.values().cloned().collect();
         links.iter().for_each(|link| link.last_words());
+        if let Some(channel) = self.channel.get() {
+            // Some may have been told already, which their numbers say. What finds no room was not awaited to its end.
+            let words: Vec<_> = self.desk().operator.unanswered().collect();
+            words.iter().for_each(|word| drop(channel.send_now(word, &[])));
+        }
     }
 }
 

@@ -37,6 +37,11 @@ impl Event {
         self.fields["service"] == service
     }
 
+    /// A field as it is.
+    pub(crate) fn value(&self, field: &str) -> &Value {
+        &self.fields[field]
+    }
+
     /// A field that is a number.
     pub(crate) fn number(&self, field: &str) -> u64 {
         self.fields[field].as_u64().unwrap_or_else(|| panic!("no number `{field}` in the event {}", self.fields))

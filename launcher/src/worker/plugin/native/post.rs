@@ -62,6 +62,7 @@ fn read(letter: &abi::Letter) -> Option<Result<Read, i32>> {
         abi::TO_SLOT => To::Slot(service()?, letter.slot),
         abi::TO_ANY => To::Any(service()?),
         abi::TO_EVERY => To::Every(service()?),
+        abi::TO_OPERATOR => To::Operator,
         _ => return None,
     };
     let kind = match letter.kind {

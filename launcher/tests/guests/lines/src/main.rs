@@ -171,13 +171,14 @@ async fn hear(inbox: post::Inbox) {
     }
 }
 
-/// `tell every SERVICE TEXT`, `any`; `slot SERVICE/SLOT`, `worker ID`: what became of the message.
+/// `tell every SERVICE TEXT`, `any`; `slot SERVICE/SLOT`, `worker ID`, `operator -`: what became of the message.
 async fn tell(command: &str) -> String {
     let mut words = command.splitn(3, ' ');
     let (how, whom, text) = (words.next().unwrap_or(""), words.next().unwrap_or(""), words.next().unwrap_or(""));
     let to = match (how, whom.split_once('/')) {
         ("every", _) => post::Receiver::Every(whom.to_owned()),
         ("any", _) => post::Receiver::Any(whom.to_owned()),
+        ("operator", _) => post::Receiver::Operator,
         ("worker", _) => post::Receiver::Worker(whom.parse().unwrap_or(0)),
         ("slot", Some((service, slot))) => post::Receiver::Slot((service.to_owned(), slot.parse().unwrap_or(0))),
         _ => return format!("nobody is {how} {whom}\n"),
