@@ -53,6 +53,9 @@ pub const SPARE: &str = "spare";
 /// How a worker says [`ToMaster::Stuck`] where it may allocate nothing: what stands before and after its frames.
 pub const STUCK: (&str, &str) = (r#"{"v":2,"message":{"type":"stuck","frames":["#, "]}}");
 
+/// How a worker says [`ToMaster::Dying`] there, likewise: what stands before and after the number of the signal.
+pub const DYING: (&str, &str) = (r#"{"v":2,"message":{"type":"dying","signal":"#, "}}");
+
 /// When to look again whether a message can be sent, where nothing tells it.
 const AGAIN: Duration = Duration::from_millis(10);
 
@@ -426,6 +429,10 @@ mod tests {
         let (message, _) = receive(&theirs, Large::Refused).expect("read").expect("a message");
         let frames = ["#0 a+0x1 (b+0x2)", "#1 c"].map(str::to_owned).to_vec();
         assert_eq!(message, ToMaster::Stuck { frames });
+        let (before, after) = DYING;
+        transmit(ours.as_fd(), format!("{before}11{after}").as_bytes(), &[]).expect("sent");
+        let (message, _) = receive(&theirs, Large::Refused).expect("read").expect("a message");
+        assert_eq!(message, ToMaster::Dying { signal: 11 });
     }
 
     #[test]

@@ -110,6 +110,11 @@ pub enum ToMaster {
         /// `#0 function+0x10 (file+0x1234)`.
         frames: Vec<String>,
     },
+    /// It dies of a signal, and serves nobody any more: its connections are gone. Telling where takes it a while.
+    Dying {
+        /// The signal's number.
+        signal: i32,
+    },
     /// It wants to know who serves a service, now and from now on.
     Follow {
         /// Its name.

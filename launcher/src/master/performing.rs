@@ -272,6 +272,7 @@ impl Master {
             child::Event::Said(ToMaster::Busy | ToMaster::Beat) => self.heard(id),
             child::Event::Said(ToMaster::Idle) => self.pulses.forget(id),
             child::Event::Said(ToMaster::Stuck { frames }) => self.tell_stuck(id, frames),
+            child::Event::Said(ToMaster::Dying { signal }) => self.on_dying(id, signal),
             child::Event::Said(ToMaster::Follow { service }) => self.follow(id, &service),
             child::Event::Said(ToMaster::Introduce { worker }) => self.introduce(id, worker),
             child::Event::Said(ToMaster::Posted { post, fate }) => self.on_posted(id, post, fate),
@@ -290,6 +291,23 @@ impl Master {
             }
             child::Event::Exited(status) => self.on_exit(id, status),
         }
+    }
+
+    /// A worker dies, and telling where takes it a while: its clients and its replacement do not wait for that.
+    fn on_dying(&mut self, id: WorkerId, signal: i32) {
+        self.pulses.forget(id);
+        let Some(running) = self.workers.get(&id) else { return };
+        let key = running.service;
+        let Some(service) = self.services.get_mut(&key) else { return };
+        let state = service.pool.worker(id).map(|worker| worker.state);
+        if matches!(
+            state,
+            Some(pool::State::Starting { .. } | pool::State::Ready { .. } | pool::State::Outgoing { .. })
+        ) {
+            service.last_failure = Some(format!("a worker {}", child::describe(Some(ExitStatus::from_raw(signal)))));
+        }
+        self.nudge(key);
+        self.tell_pool(key, pool::Event::Dying(id));
     }
 
     fn on_exit(&mut self, id: WorkerId, status: Option<ExitStatus>) {

@@ -8,7 +8,7 @@
 //! Starting ──Ready──▶ Ready ──Recycle, Restart──▶ Outgoing        any ──Exited──▶ gone; its generation is blamed
 //!    │ deadline,        │ retired                    │ replaced,         if it was Starting, Ready or Outgoing
 //!    │ retired          ▼                            ▼ retired
-//!    ▼                Draining ◀─────────────────────┘
+//!    ▼                Draining ◀─────────────────────┘        any of these ──Dying──▶ Dying: blamed and replaced already
 //!  Killed ◀─deadline────┘
 //! ```
 //!
@@ -61,6 +61,9 @@ const RECYCLE_AFTER: Duration = Duration::from_secs(1);
 /// A deadline noticed this late says that the *master* stood still; it is postponed once by the same time, for the
 /// worker's `Ready` may be waiting to be read.
 const STALL: Duration = Duration::from_secs(5);
+
+/// How long a worker may take to tell where it dies. It ends itself before that, unless the machine is very busy.
+const LAST_WORDS: Duration = Duration::from_secs(10);
 
 /// The workers of one service. See the module's documentation.
 #[derive(Debug, Clone)]
@@ -190,6 +193,11 @@ impl Pool {
                 }
             }
             Event::Ready(id) => self.workers.ready(id, now),
+            Event::Dying(id) => {
+                if let Some(worker) = self.workers.die(id, now, LAST_WORDS) {
+                    self.blame(worker, actions);
+                }
+            }
             Event::Exited(id) => {
                 if let Some(worker) = self.workers.remove(id) {
                     self.blame(worker, actions);
@@ -248,7 +256,7 @@ impl Pool {
                 let proven = self.now.duration_since(since) >= self.limits.reset_after;
                 (RollbackReason::Crashed, if proven { Tenure::Proven } else { Tenure::Short })
             }
-            State::Draining { .. } | State::Killed { .. } => return,
+            State::Draining { .. } | State::Dying { .. } | State::Killed { .. } => return,
         };
         if worker.slot.0 < self.limits.size {
             let restarts = self.restarts.entry(worker.slot).or_insert(0);

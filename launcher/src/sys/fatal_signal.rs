@@ -11,6 +11,9 @@
 //! A fault inside of the handler meets the default action, because the handler is removed before it runs.
 //!
 //! A process that does not answer can be asked where it is, too ([`answer_quit`]): SIGQUIT, as for a JVM or a Go program.
+//!
+//! **Nobody waits for the backtrace**, which takes a fifth of a second and, where the processors are busy, many: whoever
+//! [`tell_end`] names is told first, and the connections are let go ([`super::let_go`]).
 
 #![expect(unsafe_code, reason = "signal handlers, and reading maps of the process in one")]
 
@@ -36,8 +39,11 @@ const SIGNALS: [(c_int, &str, &str); 5] = [
 /// What asks where the process is, and ends it.
 const QUIT: (c_int, &str, &str) = (libc::SIGQUIT, "SIGQUIT", "asked where it is");
 
-/// Where the answer to [`QUIT`] goes besides standard error; -1: nowhere.
+/// Where the answer to [`QUIT`] goes besides standard error, and the word of [`tell_end`]; -1: nowhere.
 static TOLD: AtomicI32 = AtomicI32::new(-1);
+
+/// Set by [`tell_end`].
+static END: OnceLock<(&'static str, &'static str)> = OnceLock::new();
 
 /// Frames of a backtrace.
 const FRAMES: usize = 48;
@@ -96,6 +102,12 @@ pub fn answer_quit(socket: BorrowedFd<'_>, before: &'static str, after: &'static
     handle_by_report(QUIT.0, 0)
 }
 
+/// From now on the socket of [`answer_quit`] is told when this process dies of a signal that is handled here: the number
+/// of the signal between `before` and `after`, in one packet.
+pub fn tell_end(before: &'static str, after: &'static str) {
+    let _ = END.set((before, after));
+}
+
 /// What stands around the frames of an answer.
 static AROUND: OnceLock<(&'static str, &'static str)> = OnceLock::new();
 
@@ -121,11 +133,23 @@ fn handle_by_report(signal: c_int, stack: c_int) -> io::Result<()> {
 extern "C" fn handle(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
     // SAFETY: async-signal-safe by signal-safety(7); SIGALRM has its default action in a worker.
     unsafe { libc::alarm(DEADLINE) };
+    say_end(signal);
     report(signal, info, context);
     // A fault would come again by itself when the instruction is repeated; a signal sent by kill(2) would not. The
     // handler is gone already (SA_RESETHAND), the signal blocked until we return: then it takes the default action.
     // SAFETY: async-signal-safe by signal-safety(7).
     unsafe { libc::raise(signal) };
+}
+
+fn say_end(signal: c_int) {
+    let told = TOLD.load(Ordering::Acquire);
+    let (Some((before, after)), true) = (END.get(), told >= 0) else { return };
+    let mut line = Line::new();
+    let _ = write!(line, "{before}{signal}{after}");
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    // SAFETY: async-signal-safe; the buffer is ours. If it cannot be sent the end itself tells it, later.
+    unsafe { libc::send(told, line.bytes.as_ptr().cast(), line.len, flags) };
+    super::let_go::connections(told);
 }
 
 fn report(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {

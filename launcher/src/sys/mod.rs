@@ -10,6 +10,7 @@ pub mod heap;
 pub mod identity;
 pub mod inotify;
 pub mod ledger;
+pub mod let_go;
 pub mod listener;
 pub mod local_time;
 pub mod memfd;

@@ -148,6 +148,7 @@ fn serve(channel: &OwnedFd, mut assign: Assign, mut descriptors: Vec<OwnedFd>, m
     let told: &'static OwnedFd = Box::leak(Box::new(duplicate(channel)?));
     sys::fatal_signal::answer_quit(told.as_fd(), channel::STUCK.0, channel::STUCK.1)
         .map_err(|error| format!("signals cannot be handled: {error}"))?;
+    sys::fatal_signal::tell_end(channel::DYING.0, channel::DYING.1);
     let post = Post::new(assign.worker);
     let pulse = Pulse::default();
     let mut runtime = tokio::runtime::Builder::new_current_thread();

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::harness::http::{Connection, fetch, get};
 use crate::harness::load::Connections;
-use crate::harness::{Launcher, Load, Site, guests};
+use crate::harness::{Launcher, Load, Site, guests, process};
 
 const HELLO: &str = "services: { hello: { plugin: hello.so, listen: 127.0.0.1:0, workers: 2 } }";
 
@@ -70,6 +70,47 @@ fn a_fatal_signal_replaces_the_worker_and_says_where() {
     let exited = launcher.wait_after(mark, "exited", |event| event.is("exited"));
     assert_eq!(exited.number("code"), 3);
     assert_eq!(fetch(&address, "/").text(), "it behaves\n");
+}
+
+/// Its standard error becomes a pipe that is full, so that it cannot tell where it dies and tries to until an alarm ends it.
+const DIES_SLOWLY: &str = "
+    if (is(request->target, \"/die\")) {
+        int ends[2];
+        if (pipe(ends) || dup2(ends[1], 2) < 0) return LAUNCHER_ERROR;
+        static const char block[65536];
+        if (write(2, block, sizeof block) < 0) return LAUNCHER_ERROR;
+        abort();
+    }
+";
+
+#[test]
+fn nobody_waits_for_the_last_words_of_a_worker_that_dies() {
+    let site = Site::new();
+    let start = "    (void)state;\n    if (is(request->target, \"/later\"))";
+    site.write("hello.so", guests::c_hello_with(start, &format!("{DIES_SLOWLY}{start}")));
+    let mut launcher = site.run("services: { hello: { plugin: hello.so, listen: 127.0.0.1:0, workers: 1 } }");
+    let address = launcher.address("hello");
+    let worker = launcher.workers(1)[0];
+    let mut idle = Connection::open(&address).expect("connect");
+    assert_eq!(idle.request("GET", "/", &[], b"").expect("an answer").status(), 200);
+
+    let mark = launcher.mark();
+    assert!(get(&address, "/die").is_err(), "{}", launcher.story());
+    assert!(idle.closed().expect("the end of another connection"), "{}", launcher.story());
+    let replacement = launcher.wait_after(mark, "ready", |event| event.is("ready"));
+    assert_eq!(replacement.number("slot"), 0);
+    assert_eq!(fetch(&address, "/").text(), "Hello from C!\n");
+    assert!(process::runs(worker), "it has ended already, so that this test shows nothing\n{}", launcher.story());
+
+    let exited = launcher.wait_after(mark, "exited", |event| event.is("exited"));
+    assert_eq!(exited.number("pid"), u64::from(worker), "{exited:?}");
+    assert_eq!(
+        launcher.events_after(mark, |event| event.is("spawned")).len(),
+        1,
+        "replaced once\n{}",
+        launcher.story()
+    );
+    launcher.stop();
 }
 
 #[test]

@@ -73,7 +73,9 @@ impl Master {
                     state: match worker.state {
                         State::Starting { .. } => api::WorkerState::Starting,
                         State::Ready { .. } | State::Outgoing { .. } => api::WorkerState::Ready,
-                        State::Draining { .. } | State::Killed { .. } => api::WorkerState::Draining,
+                        State::Draining { .. } | State::Dying { .. } | State::Killed { .. } => {
+                            api::WorkerState::Draining
+                        }
                     },
                     uptime_s: seconds(running.spawned),
                     restarts: service.pool.restarts(worker.slot),

@@ -25,6 +25,8 @@ enum Step {
     BootAll,
     /// Any worker exits.
     Exit(u8),
+    /// Any worker says that it dies.
+    Die(u8),
     /// Those that were told to leave do.
     ReapAll,
     /// An event about a worker that may not exist or be in any state.
@@ -43,6 +45,7 @@ enum Step {
 #[derive(Debug, Clone, Copy)]
 enum Stray {
     Ready,
+    Dying,
     Exited,
     Recycle,
 }
@@ -56,8 +59,9 @@ fn step() -> impl Strategy<Value = Step> {
         16 => any::<u8>().prop_map(Step::Boot),
         6 => Just(Step::BootAll),
         12 => any::<u8>().prop_map(Step::Exit),
+        6 => any::<u8>().prop_map(Step::Die),
         3 => Just(Step::ReapAll),
-        2 => (any::<u8>(), prop_oneof![Just(Stray::Ready), Just(Stray::Exited), Just(Stray::Recycle)])
+        2 => (any::<u8>(), prop::sample::select(vec![Stray::Ready, Stray::Dying, Stray::Exited, Stray::Recycle]))
             .prop_map(|(id, what)| Step::Stray(id, what)),
         6 => any::<u8>().prop_map(Step::Recycle),
         3 => (1..6u32, 1..3u32).prop_map(|(size, surge)| Step::Resize { size, surge }),
@@ -139,6 +143,11 @@ impl Player {
                     self.world.event(Event::Exited(id));
                 }
             }
+            Step::Die(by) => {
+                if let Some(id) = self.pick(*by, |_| true) {
+                    self.world.event(Event::Dying(id));
+                }
+            }
             Step::ReapAll => {
                 self.world.reap_all();
             }
@@ -148,6 +157,7 @@ impl Player {
                 match what {
                     Stray::Ready if unsound => {}
                     Stray::Ready => drop(self.world.event(Event::Ready(id))),
+                    Stray::Dying => drop(self.world.event(Event::Dying(id))),
                     Stray::Exited => drop(self.world.event(Event::Exited(id))),
                     Stray::Recycle => drop(self.world.event(Event::Recycle(id))),
                 }

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use super::world::{World, limits};
 use super::{
-    Action, Event, Generation, Ids, Limits, OLD_AGE, Pool, RECYCLE_AFTER, RollbackReason, STALL, Slot, State, Status,
-    WorkerId,
+    Action, Event, Generation, Ids, LAST_WORDS, Limits, OLD_AGE, Pool, RECYCLE_AFTER, RollbackReason, STALL, Slot,
+    State, Status, WorkerId,
 };
 
 const OLD: Generation = Generation(1);

@@ -81,6 +81,7 @@ enum StateThen {
     Ready { since: Time },
     Outgoing { since: Time, due: Time },
     Draining { since: Time, deadline: Time },
+    Dying { since: Time, deadline: Time },
     Killed { since: Time },
 }
 
@@ -213,6 +214,7 @@ fn state_then(state: State, clock: Clock) -> StateThen {
         State::Ready { since } => StateThen::Ready { since: write(since) },
         State::Outgoing { since, due } => StateThen::Outgoing { since: write(since), due: write(due) },
         State::Draining { since, deadline } => StateThen::Draining { since: write(since), deadline: write(deadline) },
+        State::Dying { since, deadline } => StateThen::Dying { since: write(since), deadline: write(deadline) },
         State::Killed { since } => StateThen::Killed { since: write(since) },
     }
 }
@@ -228,6 +230,7 @@ fn state_now(state: &StateThen, clock: Clock) -> State {
         StateThen::Ready { since } => State::Ready { since: read(since) },
         StateThen::Outgoing { since, due } => State::Outgoing { since: read(since), due: read(due) },
         StateThen::Draining { since, deadline } => State::Draining { since: read(since), deadline: read(deadline) },
+        StateThen::Dying { since, deadline } => State::Dying { since: read(since), deadline: read(deadline) },
         StateThen::Killed { since } => State::Killed { since: read(since) },
     }
 }

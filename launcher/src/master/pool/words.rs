@@ -102,6 +102,8 @@ pub enum Event {
     Restart,
     /// The worker serves.
     Ready(WorkerId),
+    /// The worker dies, and serves nobody any more: it is blamed and replaced now. Its exit is still to be reported.
+    Dying(WorkerId),
     /// The worker was reaped.
     Exited(WorkerId),
     /// The worker should be replaced (`max_requests`, memory, age): it serves until its replacement is ready.

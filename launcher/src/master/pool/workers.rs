@@ -48,6 +48,13 @@ pub enum State {
         /// When it is killed.
         deadline: Instant,
     },
+    /// It said that it dies, and serves nobody any more; it may still tell where.
+    Dying {
+        /// When it said so.
+        since: Instant,
+        /// When it is killed.
+        deadline: Instant,
+    },
     /// Killed; not reaped yet.
     Killed {
         /// When it was killed.
@@ -86,6 +93,7 @@ impl State {
             | State::Ready { since }
             | State::Outgoing { since, .. }
             | State::Draining { since, .. }
+            | State::Dying { since, .. }
             | State::Killed { since } => since,
         }
     }
@@ -183,7 +191,7 @@ impl Workers {
     pub(super) fn next_deadline(&self, now: Instant) -> Option<Instant> {
         let deadlines = self.0.values().filter_map(|worker| match worker.state {
             State::Starting { patience, .. } => Some(patience.deadline()),
-            State::Draining { deadline, .. } => Some(deadline),
+            State::Draining { deadline, .. } | State::Dying { deadline, .. } => Some(deadline),
             State::Ready { .. } | State::Outgoing { .. } | State::Killed { .. } => None,
         });
         deadlines.filter(|deadline| *deadline > now).min()
@@ -234,8 +242,21 @@ impl Workers {
                     worker.state = State::Draining { since: now, deadline: now + patience };
                     actions.push(Action::Drain(*id));
                 }
-                State::Draining { .. } | State::Killed { .. } => {}
+                State::Draining { .. } | State::Dying { .. } | State::Killed { .. } => {}
             }
+        }
+    }
+
+    /// A worker has begun to die, and may take `patience` for it. Gives it as it was; `None`: it was told to leave before.
+    pub(super) fn die(&mut self, id: WorkerId, now: Instant, patience: Duration) -> Option<Worker> {
+        let worker = self.0.get_mut(&id)?;
+        let before = *worker;
+        match worker.state {
+            State::Starting { .. } | State::Ready { .. } | State::Outgoing { .. } => {
+                worker.state = State::Dying { since: now, deadline: now + patience };
+                Some(before)
+            }
+            State::Draining { .. } | State::Dying { .. } | State::Killed { .. } => None,
         }
     }
 
@@ -281,7 +302,7 @@ impl Workers {
                         actions.push(Action::Kill(*id));
                     }
                 },
-                State::Draining { deadline, .. } if *deadline <= now => {
+                State::Draining { deadline, .. } | State::Dying { deadline, .. } if *deadline <= now => {
                     worker.state = State::Killed { since: now };
                     actions.push(Action::Kill(*id));
                 }

@@ -34,11 +34,13 @@ pub(super) struct Process {
     pub(super) worn: bool,
     pub(super) drained: bool,
     pub(super) killed: bool,
+    /// It said that it dies.
+    pub(super) dying: bool,
 }
 
 impl Process {
     pub(super) fn up(&self) -> bool {
-        !self.drained && !self.killed
+        !self.drained && !self.killed && !self.dying
     }
 
     fn serves(&self) -> bool {
@@ -112,6 +114,11 @@ impl World {
             Event::Exited(id) => {
                 self.alive.remove(id);
             }
+            Event::Dying(id) => {
+                if let Some(process) = self.alive.get_mut(id) {
+                    process.dying |= process.up();
+                }
+            }
             Event::Recycle(id) => {
                 if let Some(process) = self.alive.get_mut(id) {
                     process.worn |= process.ready;
@@ -149,7 +156,15 @@ impl World {
                 assert!(!self.stopping, "spawned while stopping");
                 assert!(self.held.contains(&generation), "{generation:?} was retired");
                 self.highest = worker;
-                let process = Process { slot, generation, ready: false, worn: false, drained: false, killed: false };
+                let process = Process {
+                    slot,
+                    generation,
+                    ready: false,
+                    worn: false,
+                    drained: false,
+                    killed: false,
+                    dying: false,
+                };
                 self.alive.insert(worker, process);
             }
             Action::Drain(id) => {
@@ -270,9 +285,11 @@ impl World {
                 } => {
                     assert!(deadline > self.now, "{id:?} outlived its start");
                 }
+                State::Dying { deadline, .. } => assert!(deadline > self.now, "{id:?} dies for ever"),
                 State::Ready { .. } | State::Outgoing { .. } | State::Killed { .. } => {}
             }
             if let State::Draining { deadline, .. }
+            | State::Dying { deadline, .. }
             | State::Starting {
                 patience: Patience::Given { deadline } | Patience::Extended { deadline }, ..
             } = worker.state
@@ -284,9 +301,10 @@ impl World {
         let serves = self.alive.values().filter(|p| p.serves()).count();
         assert!(!self.failed || serves == 0 || self.stopping, "failed although somebody serves");
         // Nothing but a crash, a stop, a smaller size or an abandoned generation lowers the number that serve.
-        let excused = matches!(event, Event::Exited(_) | Event::Drain | Event::Kill | Event::Limits(_))
-            || actions.iter().any(|a| matches!(a, Action::RolledBack { .. }))
-            || before.incoming().is_some_and(|g| rescued && self.pool.serving() == Some(g));
+        let excused =
+            matches!(event, Event::Dying(_) | Event::Exited(_) | Event::Drain | Event::Kill | Event::Limits(_))
+                || actions.iter().any(|a| matches!(a, Action::RolledBack { .. }))
+                || before.incoming().is_some_and(|g| rescued && self.pool.serving() == Some(g));
         assert!(excused || serves >= served.min(size as usize), "{served} served, now {serves}");
     }
 

@@ -180,11 +180,16 @@ pub(crate) fn wasm(name: &str) -> PathBuf {
 
 /// The plugin in C; each version answers `Hello from C, version N` to `/`.
 pub(crate) fn c_hello(version: u32) -> Vec<u8> {
+    c_hello_with("Hello from C!", &format!("Hello from C, version {version:02}"))
+}
+
+/// The plugin in C with a piece of its source replaced.
+pub(crate) fn c_hello_with(piece: &str, instead: &str) -> Vec<u8> {
     let directory = tempfile::tempdir().expect("make a directory");
     let source = fs::read_to_string(project().join("plugins/hello-c/hello.c")).expect("read the plugin in C");
+    assert!(source.contains(piece), "no {piece} in the plugin in C");
     let (file, library) = (directory.path().join("hello.c"), directory.path().join("hello.so"));
-    fs::write(&file, source.replace("Hello from C!", &format!("Hello from C, version {version:02}")))
-        .expect("write it");
+    fs::write(&file, source.replace(piece, instead)).expect("write it");
     let mut cc = Command::new("cc");
     cc.args(["-shared", "-fPIC", "-O2", "-Wall", "-Wextra", "-Werror", "-I"]).arg(project().join("worker-sdk/include"));
     output(cc.arg(file).arg("-o").arg(&library).arg("-lpthread"));

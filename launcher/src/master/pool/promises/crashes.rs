@@ -336,3 +336,38 @@ fn a_rollback_that_an_operator_asked_for_becomes_urgent_when_the_crash_loop_is_s
     let first = world.first(|p| p.generation == OLD).expect("it boots");
     assert_eq!(world.event(Event::Ready(first))[0], Action::Promoted(OLD));
 }
+
+#[test]
+fn a_worker_that_dies_is_replaced_before_it_is_gone_and_blamed_once() {
+    let mut world = World::serving(limits(2));
+    let id = world.in_slot(1);
+    assert_eq!(spawns(&world.event(Event::Dying(id))), [(1, OLD)], "at once");
+    assert_eq!(world.event(Event::Dying(id)), [], "it said so twice");
+    assert_eq!((world.pool.restarts(Slot(1)), world.pool.status()), (1, Status::Degraded));
+    world.ready_all();
+    assert_eq!(world.pool.status(), Status::Serving);
+    assert_eq!(world.event(Event::Exited(id)), []);
+    assert_eq!(world.pool.restarts(Slot(1)), 1);
+    assert_eq!(world.pool.next_deadline(), None);
+}
+
+#[test]
+fn a_worker_that_says_that_it_dies_and_does_not_is_killed() {
+    let mut world = World::serving(limits(1));
+    let id = world.in_slot(0);
+    world.event(Event::Dying(id));
+    world.ready_all();
+    let (waited, actions) = world.tick().expect("its end is waited for");
+    assert_eq!((waited, kills(&actions)), (LAST_WORDS, vec![id]));
+    assert_eq!(world.pool.restarts(Slot(0)), 1);
+}
+
+#[test]
+fn a_worker_that_leaves_may_die_of_a_signal() {
+    let mut world = World::serving(limits(1));
+    let id = world.in_slot(0);
+    world.event(Event::Reload(NEW));
+    world.ready_all();
+    assert_eq!(world.event(Event::Dying(id)), [], "nothing is to be replaced");
+    assert_eq!(world.pool.restarts(Slot(0)), 0);
+}
