@@ -20,6 +20,8 @@ const SPARE: usize = 8;
 const OF_A_SERVICE: usize = 4;
 /// An unfinished entry older than this belongs to a process that is gone.
 const UNFINISHED: Duration = Duration::from_secs(3600);
+/// How far a time may be ahead of the clock, which may have been set right a little.
+const AHEAD: Duration = Duration::from_secs(60);
 
 /// The compiled forms of plugins.
 #[derive(Debug, Clone)]
@@ -128,13 +130,19 @@ impl Cache {
     /// Let the entries go that nobody used for longest, and what an ended process left unfinished.
     fn prune(&self) {
         let Ok(entries) = fs::read_dir(&self.directory) else { return };
+        let now = SystemTime::now();
         let mut compiled = Vec::new();
         for entry in entries.flatten() {
             let path = entry.path();
             let Some(modified) = entry.metadata().ok().and_then(|metadata| metadata.modified().ok()) else { continue };
             match path.extension().and_then(|extension| extension.to_str()) {
+                // A time that is still to come was written by a clock that was wrong. Such entries would stay for ever, and
+                // fill the cache: whatever is kept now would be the oldest and go at once.
+                Some("cwasm") if modified > now + AHEAD => compiled.push((SystemTime::UNIX_EPOCH, path)),
                 Some("cwasm") => compiled.push((modified, path)),
-                Some("unfinished") if modified.elapsed().is_ok_and(|age| age > UNFINISHED) => {
+                Some("unfinished")
+                    if modified > now + AHEAD || now.duration_since(modified).is_ok_and(|age| age > UNFINISHED) =>
+                {
                     let _ = fs::remove_file(path);
                 }
                 _ => {}
@@ -211,6 +219,21 @@ mod tests {
         fs::rename(real.join("aa.cwasm"), real.join("elsewhere")).expect("moved");
         symlink(real.join("elsewhere"), real.join("aa.cwasm")).expect("linked");
         assert!(cache.find("aa").is_none());
+    }
+
+    #[test]
+    fn what_a_clock_in_the_future_has_left_makes_room() {
+        let place = directory();
+        let cache = Cache::open(&place.path().join("cache"), 1).expect("opens");
+        let future = SystemTime::now() + Duration::from_secs(86_400);
+        for number in 0..SPARE + OF_A_SERVICE {
+            let name = format!("{number:04}");
+            cache.keep(&name, &Plugin::Native, &mut &b"code"[..]).expect("kept");
+            let file = fs::File::open(cache.path(&name, "cwasm")).expect("there");
+            file.set_modified(future).expect("utimes");
+        }
+        cache.keep("now", &Plugin::Native, &mut &b"code"[..]).expect("kept");
+        assert!(cache.find("now").is_some());
     }
 
     #[test]
