@@ -76,7 +76,7 @@ pub(crate) enum Went {
 }
 
 /// Go on where another master ended, if one did.
-pub(crate) fn go_on(inheritance: Inheritance) -> Result<Went, StartError> {
+pub(crate) fn go_on(mut inheritance: Inheritance) -> Result<Went, StartError> {
     match inheritance.legacy()? {
         Some(legacy) => master::go_on(legacy, inheritance).map(Went::On),
         None => Ok(Went::Nowhere(inheritance)),

@@ -86,6 +86,11 @@ impl Legacy {
         Ok(Legacy { launcher, services })
     }
 
+    /// The master that wrote it was about to end for good.
+    pub(super) fn was_stopping(&self) -> bool {
+        matches!(self.launcher.phase, PhaseThen::Stopping { .. })
+    }
+
     /// The configuration that was in force.
     pub fn config(&self) -> &crate::config::Config {
         &self.launcher.config

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -21,6 +22,9 @@ use crate::sys::{self, notify, passing};
 
 /// The name of the ledger.
 pub(super) const LEDGER: &str = "ledger";
+
+/// How long systemd may take to let go of what it has kept.
+const FORGETS: Duration = Duration::from_secs(5);
 
 /// A descriptor that somebody else may hold too.
 pub(super) type Kept = Arc<dyn AsFd + Send + Sync>;
@@ -100,8 +104,29 @@ impl Inheritance {
     ///
     /// # Errors
     /// It cannot be gone on with.
-    pub fn legacy(&self) -> Result<Option<Legacy>, StartError> {
-        Ok(self.ledger.as_ref().map(Legacy::read).transpose()?)
+    pub fn legacy(&mut self) -> Result<Option<Legacy>, StartError> {
+        let legacy = self.ledger.as_ref().map(Legacy::read).transpose()?;
+        // systemd starts nobody who should stop: this is `systemctl restart`, or a start after a stop that failed, and there
+        // it keeps what it has. Without a ledger nobody knows what the rest is.
+        if matches!(self.keeper, Keeper::Systemd { .. }) && legacy.as_ref().is_none_or(Legacy::was_stopping) {
+            self.forget();
+            return Ok(None);
+        }
+        Ok(legacy)
+    }
+
+    /// Let go of all that systemd has kept, and wait until it has let go, too: it holds the lock of the state directory and
+    /// listens on our addresses. What was left of the launcher before has nobody who speaks to it any more, and drains.
+    fn forget(&mut self) {
+        let ledger = self.ledger.take().map(|_| LEDGER.to_owned());
+        let names = self.kept.drain(..).map(|(name, _)| name).chain(ledger);
+        let words: Vec<String> = names.map(|name| ToKeeper::Remove(name).text()).collect();
+        if !words.is_empty()
+            && let Err(error) = notify::tell_and_wait(&self.socket, &words, FORGETS)
+        {
+            // What is in the way is told by whoever meets it.
+            eprintln!("launcher: systemd does not say that it keeps nothing of the launcher before: {error}");
+        }
     }
 }
 
@@ -236,6 +261,23 @@ impl Keeping {
         for name in names {
             self.stored.remove(&name);
             self.say(ToKeeper::Remove(name), None);
+        }
+    }
+
+    /// This master has stopped: systemd is to keep nothing for the next one, which begins anew. Waits so long at most until
+    /// it has been told.
+    pub(super) async fn let_go(&mut self, patience: Duration) {
+        if let Keeper::Systemd { .. } = self.keeper {
+            self.remove(self.stored.iter().cloned().collect());
+            let told = async {
+                while !self.send_backlog()
+                    && let Some(socket) = &self.socket
+                    && let Ok(mut ready) = socket.writable().await
+                {
+                    ready.clear_ready();
+                }
+            };
+            let _ = tokio::time::timeout(patience, told).await;
         }
     }
 

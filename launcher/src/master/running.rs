@@ -112,6 +112,7 @@ fn run_with(
         }
         if let Some(keeping) = &mut master.keeping {
             keeping.tell(ToKeeper::Leaves(code), None);
+            keeping.let_go(FAREWELL).await;
         }
         Ok(ExitCode::from(code))
     });

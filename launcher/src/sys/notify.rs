@@ -2,10 +2,15 @@
 
 use std::ffi::OsStr;
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::passing;
 
 /// What systemd says to the process that it started and to no other: a child that answered in its name would be
 /// believed.
@@ -32,6 +37,40 @@ fn to(name: &OsStr) -> io::Result<UnixDatagram> {
     socket.set_nonblocking(true)?;
     socket.connect_addr(&address)?;
     Ok(socket)
+}
+
+/// Say all this, and wait until it was heard and acted upon: `BARRIER=1` (sd_notify_barrier(3)).
+///
+/// # Errors
+/// `TimedOut`: not within `patience`. Otherwise those of sendmsg(2) and pipe(2).
+pub fn tell_and_wait(socket: impl AsFd, messages: &[String], patience: Duration) -> io::Result<()> {
+    let deadline = Instant::now() + patience;
+    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    let barrier = ("BARRIER=1".to_owned(), Some(writer));
+    for (message, descriptor) in messages.iter().map(|message| (message.clone(), None)).chain([barrier]) {
+        let descriptors: Vec<_> = descriptor.iter().map(OwnedFd::as_fd).collect();
+        while let Err(error) = passing::send(&socket, message.as_bytes(), &descriptors) {
+            if error.kind() != io::ErrorKind::WouldBlock {
+                return Err(error);
+            }
+            wait(&socket, PollFlags::OUT, deadline)?;
+        }
+    }
+    // It closes the other end when it has come so far.
+    wait(reader, PollFlags::HUP, deadline)
+}
+
+fn wait(descriptor: impl AsFd, event: PollFlags, deadline: Instant) -> io::Result<()> {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let left = Timespec::try_from(left).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+        match poll(&mut [PollFd::new(&descriptor, event)], Some(&left)) {
+            Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
+            Ok(_) => return Ok(()),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 /// Within which time it must hear of the process `pid`, always: `WATCHDOG_USEC`, unless `WATCHDOG_PID` is another's.

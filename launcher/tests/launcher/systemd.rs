@@ -1,16 +1,21 @@
-//! systemd is told what it asked to be told.
+//! systemd is told what it asked to be told, and gives what it was given to keep.
 
+use std::io::IoSliceMut;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
-use crate::harness::http::fetch;
-use crate::harness::{Launcher, PATIENCE, Site, guests};
+use crate::harness::http::{Connection, fetch};
+use crate::harness::{Launcher, PATIENCE, Site, guests, process};
 
 const HELLO: &str = "services: { hello: { plugin: hello.wasm, listen: 127.0.0.1:0, workers: 2 } }";
 
@@ -180,4 +185,152 @@ fn a_daemon_says_that_it_is_the_main_process() {
     kill(Pid::from_raw(pid as i32), Signal::SIGTERM).expect("it runs");
     manager.wait("STOPPING=1");
     assert!(crate::harness::process::ends(pid as u32, PATIENCE));
+}
+
+/// A manager that keeps descriptors for the next launcher ("File Descriptor Store", systemd.service(5)).
+struct Keeper {
+    manager: Manager,
+    kept: Vec<(String, OwnedFd)>,
+}
+
+/// Descriptors that are kept have higher numbers, so that giving one overwrites none.
+const HIGH: i32 = 500;
+
+impl Keeper {
+    fn new(site: &Site) -> Keeper {
+        Keeper { manager: Manager::at_a_path(site), kept: Vec::new() }
+    }
+
+    /// Starts a launcher with what is kept.
+    #[expect(unsafe_code, reason = "descriptors get the numbers by which a program is given them")]
+    fn start(&self, site: &Site, yaml: &str) -> Launcher {
+        let command = self.manager.command(site, yaml);
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "LISTEN_PID=$$ exec \"$0\" \"$@\""]).arg(command.get_program()).args(command.get_args());
+        let names: Vec<&str> = self.kept.iter().map(|(name, _)| name.as_str()).collect();
+        shell.env("NOTIFY_SOCKET", &self.manager.name).env("FDSTORE", "512");
+        shell.env("LISTEN_FDS", names.len().to_string()).env("LISTEN_FDNAMES", names.join(":"));
+        let numbers: Vec<i32> = self.kept.iter().map(|(_, kept)| kept.as_raw_fd()).collect();
+        let give = move || {
+            for (number, target) in numbers.iter().zip(3..HIGH) {
+                // SAFETY: dup2(2) touches no memory, and this child uses nothing that had the number: it executes another
+                // program next.
+                if unsafe { libc::dup2(*number, target) } < 0 {
+                    return Err(std::io::Error::last_os_error());
+                }
+            }
+            Ok(())
+        };
+        // SAFETY: it makes system calls only.
+        unsafe { shell.pre_exec(give) };
+        Launcher::start(shell, yaml)
+    }
+
+    /// The next message, carried out. `None`: none comes within `patience`.
+    fn next(&mut self, patience: Duration) -> Option<String> {
+        let mut bytes = [0; 8192];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        self.manager.socket.set_read_timeout(Some(patience)).expect("a time-out");
+        let socket = self.manager.socket.as_fd();
+        let received =
+            recvmsg(socket, &mut [IoSliceMut::new(&mut bytes)], &mut control, RecvFlags::CMSG_CLOEXEC).ok()?;
+        let message = String::from_utf8_lossy(&bytes[..received.bytes]).into_owned();
+        let name = message.lines().find_map(|line| line.strip_prefix("FDNAME=")).unwrap_or_default().to_owned();
+        for came in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(came) = came {
+                let high = |one: OwnedFd| rustix::io::fcntl_dupfd_cloexec(one, HIGH).expect("duplicated");
+                self.kept.extend(came.map(|one| (name.clone(), high(one))));
+            }
+        }
+        if message.starts_with("BARRIER=1") {
+            // Whoever sent it waits until this is closed.
+            self.kept.retain(|(name, _)| !name.is_empty());
+        }
+        if message.starts_with("FDSTOREREMOVE=1") {
+            self.kept.retain(|(kept, _)| *kept != name);
+        }
+        Some(message)
+    }
+
+    /// Reads until a message that begins like this.
+    fn wait(&mut self, start: &str) {
+        while let Some(message) = self.next(PATIENCE) {
+            if message.starts_with(start) {
+                return;
+            }
+        }
+        panic!("no message {start}");
+    }
+
+    /// Reads what was said by a launcher that has ended.
+    fn catch_up(&mut self) {
+        while self.next(Duration::from_millis(1)).is_some() {}
+    }
+}
+
+#[test]
+fn the_next_master_goes_on_with_what_systemd_has_kept() {
+    let site = Site::new();
+    site.write("hello.wasm", guests::hello(1));
+    let mut keeper = Keeper::new(&site);
+    let first = keeper.start(&site, HELLO);
+    keeper.wait("READY=1");
+    let (address, workers) = (first.address("hello"), first.workers(2));
+    let mut connection = Connection::open(&address).expect("connect");
+    first.signal(Signal::SIGKILL);
+    assert!(process::ends(first.pid(), PATIENCE));
+    keeper.catch_up();
+    let second = keeper.start(&site, HELLO);
+    keeper.wait("READY=1");
+    second.wait("adopted", |event| event.is("adopted") && event.number("workers") == 2);
+    assert_eq!(connection.request("GET", "/", &[], b"").expect("an answer").text(), guests::greeting(1));
+    assert!(workers.iter().all(|pid| process::runs(*pid)), "{}", second.story());
+    drop(second);
+}
+
+#[test]
+fn a_unit_that_is_restarted_begins_anew() {
+    let site = Site::new();
+    site.write("hello.wasm", guests::hello(1));
+    let mut keeper = Keeper::new(&site);
+    for _ in 0..3 {
+        let mut launcher = keeper.start(&site, HELLO);
+        keeper.wait("READY=1");
+        assert!(keeper.kept.len() > 10, "it keeps {:?}", keeper.kept);
+        assert_eq!(fetch(&launcher.address("hello"), "/").text(), guests::greeting(1));
+        launcher.stop();
+        keeper.catch_up();
+        assert!(keeper.kept.is_empty(), "of a launcher that has stopped it keeps {:?}", keeper.kept);
+    }
+}
+
+#[test]
+fn a_unit_that_is_started_after_a_master_that_died_while_it_stopped_begins_anew() {
+    let site = Site::new();
+    site.write("hello.so", guests::c_hello(1));
+    let yaml =
+        "services: { hello: { plugin: hello.so, listen: 127.0.0.1:0, workers: 1, stop: { drain_timeout: 1s } } }";
+    let mut keeper = Keeper::new(&site);
+    let first = keeper.start(&site, yaml);
+    keeper.wait("READY=1");
+    let worker = first.workers(1)[0];
+    let mut slow = Connection::open(&first.address("hello")).expect("connect");
+    slow.send(b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nab").expect("sent");
+    let head = slow.head("POST").expect("the head of the answer");
+    assert_eq!(head.status, 200);
+    first.signal(Signal::SIGTERM);
+    keeper.wait("STOPPING=1");
+    first.signal(Signal::SIGKILL);
+    assert!(process::ends(first.pid(), PATIENCE));
+    keeper.catch_up();
+    assert!(!keeper.kept.is_empty());
+
+    let mut second = keeper.start(&site, yaml);
+    keeper.wait("READY=1");
+    assert_eq!(fetch(&second.address("hello"), "/").text(), "Hello from C, version 01\n");
+    assert!(second.events_after(0, |event| event.is("adopted")).is_empty(), "{}", second.story());
+    // Nobody holds its channel any more.
+    assert!(process::ends(worker, PATIENCE), "the worker of before runs on\n{}", second.story());
+    second.stop();
 }
