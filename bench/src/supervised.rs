@@ -11,6 +11,8 @@ use crate::bench::Bench;
 use crate::server::{START, Server, configuration, configuration_with};
 use crate::usage;
 
+/// How long a launcher may take to compile a large component, on a machine that does other things.
+const COMPILED: Duration = Duration::from_secs(300);
 /// How long a launcher may take to make its spare workers.
 const MADE: Duration = Duration::from_secs(3);
 /// How long one of them may take to make ready what it can.
@@ -73,9 +75,18 @@ impl<'b> Supervised<'b> {
         self.wait_for(event, |_| true)
     }
 
+    /// That it serves, which a large component has to be compiled for.
+    pub(crate) fn serves(&self) -> Result<(), String> {
+        self.wait_within(COMPILED, "serving", |_| true).map(drop)
+    }
+
     /// The next fact of that name that is the right one.
     pub(crate) fn wait_for(&self, event: &str, is_it: impl Fn(&Value) -> bool) -> Result<Fact, String> {
-        let found = self.server.wait(START, |line| {
+        self.wait_within(START, event, is_it)
+    }
+
+    fn wait_within(&self, time: Duration, event: &str, is_it: impl Fn(&Value) -> bool) -> Result<Fact, String> {
+        let found = self.server.wait(time, |line| {
             let fields: Value = serde_json::from_str(line).ok()?;
             (fields["event"] == event && is_it(&fields)).then_some(fields)
         });

@@ -39,7 +39,7 @@ pub(super) fn run(bench: &Bench) -> Result<Vec<Table>, String> {
 /// A worker that is added when a spare is there.
 fn assigned(bench: &Bench, name: &'static str, plugin: &Path) -> Result<Line, String> {
     let launcher = Supervised::start(bench, name, plugin, "workers: 1, stop: { drain_timeout: 1s }")?;
-    launcher.wait("serving")?;
+    launcher.serves()?;
     let mut samples = Vec::new();
     for _ in 0..bench.options.samples(30) {
         let spares = launcher.spares(1)?;
@@ -58,7 +58,7 @@ fn assigned(bench: &Bench, name: &'static str, plugin: &Path) -> Result<Line, St
 
 fn started(bench: &Bench, name: &'static str, plugin: &Path) -> Result<Line, String> {
     let launcher = Supervised::cold(bench, name, plugin, "workers: 1, stop: { drain_timeout: 1s }")?;
-    launcher.wait("serving")?;
+    launcher.serves()?;
     let mut samples = Vec::new();
     for _ in 0..bench.options.samples(50) {
         launcher.order(&["scale", "hello", "2"])?;
