@@ -242,7 +242,15 @@ impl Launcher {
     /// # Errors
     /// As [`Launcher::ask`], and every status but 200.
     pub fn status(&self) -> Result<Value, String> {
-        match self.ask("GET", "/v1/status", "", Duration::from_secs(10))? {
+        self.status_within(Duration::from_secs(10))
+    }
+
+    /// `GET /v1/status`, with less patience.
+    ///
+    /// # Errors
+    /// As [`Launcher::status`].
+    pub fn status_within(&self, patience: Duration) -> Result<Value, String> {
+        match self.ask("GET", "/v1/status", "", patience)? {
             (200, status) => Ok(status),
             (code, what) => Err(format!("status is answered with {code} {what}")),
         }

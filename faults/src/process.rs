@@ -106,6 +106,21 @@ pub fn address_space(pid: u32) -> Option<u64> {
     field(pid, "VmSize:")
 }
 
+/// What each thread of a process does, as far as the system tells: its state, and in which function of the kernel it waits.
+pub fn doing(pid: u32) -> String {
+    let read = |path: String| fs::read_to_string(path).unwrap_or_default();
+    let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { return format!("{pid} is gone") };
+    let threads = tasks.filter_map(|task| task.ok()?.file_name().into_string().ok()).map(|task| {
+        let at = format!("/proc/{pid}/task/{task}");
+        let state = letter(&read(format!("{at}/stat"))).unwrap_or('?');
+        // The stack is for root only.
+        let stack = read(format!("{at}/stack"));
+        let stack: Vec<&str> = stack.lines().filter_map(|line| line.split_whitespace().nth(1)).take(6).collect();
+        format!("{task} {state} {} {}", read(format!("{at}/wchan")), stack.join(" "))
+    });
+    format!("{pid} {}: {}", read(format!("/proc/{pid}/comm")).trim(), threads.collect::<Vec<_>>().join("; "))
+}
+
 /// Its parent.
 pub fn parent(pid: u32) -> Option<u32> {
     field(pid, "PPid:").and_then(|pid| u32::try_from(pid).ok())

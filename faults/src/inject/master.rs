@@ -42,11 +42,19 @@ impl Scene<'_> {
         process::signal(master, Signal::KILL);
         let killed = Instant::now();
         let mut last = String::new();
-        let answered = process::until(Duration::from_secs(10), || match self.world.launcher.master() {
-            Ok(pid) => pid != master,
-            Err(error) => {
-                last = error;
-                false
+        let answered = process::until(Duration::from_secs(10), || {
+            // What is asked of a master that dies may be answered by nobody, which must not use up the whole time.
+            match self.world.launcher.status_within(Duration::from_secs(3)) {
+                Ok(status) => status["pid"] != u64::from(master),
+                Err(error) => {
+                    let doing: Vec<_> = self.world.launcher.family().into_iter().map(process::doing).collect();
+                    last = format!(
+                        "{last}\n{error} after {:?}; master {master}; {}",
+                        killed.elapsed(),
+                        doing.join("\n  ")
+                    );
+                    false
+                }
             }
         });
         if !answered {
