@@ -27,6 +27,8 @@ fn attempt(config: &Path, strictness: Strictness) -> io::Result<ExitCode> {
     let (mut ours, theirs) = UnixStream::pair()?;
     // What the shell left open is this process's own: a pipe that the daemon held would never end.
     launcher::sys::process::close_on_exec_everything()?;
+    // But for the sockets that the launcher was started with.
+    launcher::sys::named_descriptors::pass_on()?;
     let mut option = OsString::from("--config=");
     option.push(config);
     let mut command = Command::new("/proc/self/exe");

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use launcher::keeper::{self, Plan, Start};
 use launcher::master::{self, Inheritance, StartError};
-use launcher::sys::notify;
+use launcher::sys::{named_descriptors, notify, process};
 
 use crate::{BAD_INPUT, FAILED};
 
@@ -45,6 +45,10 @@ pub(crate) fn of(
     daemonised: bool,
 ) -> Result<Option<Inheritance>, ExitCode> {
     let program = program.unwrap_or_else(own_path);
+    if daemonised && role.is_none() {
+        // The starter waits until this process serves, so it is the parent still.
+        named_descriptors::take_for(process::parent());
+    }
     let start = match role {
         Some(Role::Master) => None,
         Some(Role::KeeperOfAMaster) => Some(Start::ForMaster),

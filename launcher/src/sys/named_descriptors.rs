@@ -8,6 +8,7 @@ use std::ffi::{CString, OsStr, OsString};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::unistd::{ForkResult, Pid, execve, fork, setpgid};
@@ -17,20 +18,53 @@ const FIRST: RawFd = 3;
 /// What a started program that could not become the wanted one exits with, as a shell says it.
 const NOT_EXECUTED: i32 = 127;
 
+/// The process that this one stands in for, or 0; see [`take_for`].
+static PREDECESSOR: AtomicU32 = AtomicU32::new(0);
+
+/// What was given to the process `pid` is this one's: [`take`] gets it. That process has started this one in its place
+/// and called [`pass_on`], and could not know the pid that `LISTEN_PID` would have to tell.
+pub fn take_for(pid: u32) {
+    PREDECESSOR.store(pid, Ordering::Relaxed);
+}
+
+/// Numbers of the descriptors that are meant for this process.
+fn given() -> impl Iterator<Item = RawFd> {
+    let number = |name| std::env::var(name).ok()?.parse::<u32>().ok().filter(|number| *number > 0);
+    let own = [std::process::id(), PREDECESSOR.load(Ordering::Relaxed)];
+    let ours = number("LISTEN_PID").is_some_and(|pid| own.contains(&pid));
+    let count = number("LISTEN_FDS").filter(|_| ours).and_then(|count| usize::try_from(count).ok());
+    (FIRST..).take(count.unwrap_or(0))
+}
+
+/// Leave the descriptors that are meant for this process to the programs that it starts; one of them says by
+/// [`take_for`] that it takes them.
+///
+/// # Errors
+/// As fcntl(2), but for numbers that are not open.
+pub fn pass_on() -> io::Result<()> {
+    for number in given() {
+        // SAFETY: fcntl(2) with F_SETFD touches no memory, whatever the number is.
+        #[expect(unsafe_code, reason = "a descriptor that is known by its number only")]
+        let done = unsafe { libc::fcntl(number, libc::F_SETFD, 0) };
+        if done != 0 {
+            let error = io::Error::last_os_error();
+            if error.raw_os_error() != Some(libc::EBADF) {
+                return Err(error);
+            }
+        }
+    }
+    Ok(())
+}
+
 /// The descriptors that this process was started with, close-on-exec; none, if none are for it. Only the first call
 /// gets them.
 pub fn take() -> Vec<(String, OwnedFd)> {
     static TAKEN: std::sync::Once = std::sync::Once::new();
     let mut taken = Vec::new();
     TAKEN.call_once(|| {
-        let number = |name| std::env::var(name).ok()?.parse::<u32>().ok();
-        if number("LISTEN_PID") != Some(std::process::id()) {
-            return;
-        }
-        let count = number("LISTEN_FDS").and_then(|count| RawFd::try_from(count).ok()).unwrap_or(0);
         let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
         let mut names = names.split(':');
-        for number in (FIRST..).take(usize::try_from(count).unwrap_or(0)) {
+        for number in given() {
             let name = names.next().unwrap_or("unknown").to_owned();
             // A number that is not open is a lie of who started this process; what is not there is not taken.
             // SAFETY: fcntl(2) with F_SETFD touches no memory, whatever the number is.

@@ -10,6 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getsid};
 use serde_json::Value;
 
+use crate::harness::control::Control;
 use crate::harness::http::fetch;
 use crate::harness::launcher::eventually;
 use crate::harness::{PATIENCE, Site, guests, process};
@@ -145,6 +146,34 @@ services:
     let output = start(&site, yaml);
     assert_eq!(output.status.code(), Some(0), "{}", story(&output));
     drop(Daemon::of(&site));
+}
+
+#[test]
+fn a_daemon_has_the_sockets_that_its_start_was_given() {
+    let site = Site::new();
+    site.write("hello.wasm", guests::hello(1));
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("binds");
+    let address = listener.local_addr().expect("an address").to_string();
+    let inner = command(&site, &HELLO.replace("127.0.0.1:0", "fd://web"));
+    let mut shell = Command::new("sh");
+    // As systemd would start it.
+    let script = "LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=web exec \"$0\" \"$@\" 3<&0 </dev/null";
+    shell.args(["-c", script]).arg(inner.get_program()).args(inner.get_args());
+    shell.current_dir(site.path("")).stdin(std::os::fd::OwnedFd::from(listener));
+    let output = shell.output().expect("start the launcher");
+    assert_eq!(output.status.code(), Some(0), "{}", story(&output));
+    drop(shell);
+    let daemon = Daemon::of(&site);
+    assert_eq!(fetch(&address, "/").text(), guests::greeting(1));
+    // The keeper has it for the next master.
+    let masters = || fs::read_to_string(site.path(".launcher/launcher.log")).expect("a log");
+    let first = Control::of(&site).get("/v1/status")["pid"].as_u64().expect("a pid");
+    kill(Pid::from_raw(first as i32), Signal::SIGKILL).expect("it runs");
+    assert!(eventually(|| masters().contains("\"event\":\"adopted\"")), "{}", masters());
+    assert_eq!(fetch(&address, "/").text(), guests::greeting(1));
+    daemon.signal(Signal::SIGTERM);
+    assert!(process::ends(daemon.pid, PATIENCE), "the daemon does not end");
+    assert!(std::net::TcpStream::connect(&address).is_err(), "somebody holds the socket still");
 }
 
 #[test]
