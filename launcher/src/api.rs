@@ -157,12 +157,13 @@ pub struct Worker {
     pub pss_bytes: Option<u64>,
     /// Processor time used, seconds; `null` if the system does not tell.
     pub cpu_s: Option<f64>,
-    /// Connections open now.
-    pub connections: u64,
-    /// Connections accepted in its slot since the service started; a crash does not reset it.
-    pub accepted: u64,
-    /// Requests begun in its slot since the service started; a crash does not reset it.
-    pub requests: u64,
+    /// Connections open now; `null`: a native plugin owns the sockets, and nobody counts.
+    pub connections: Option<u64>,
+    /// Connections accepted in its slot since the service started; a crash does not reset it. `null`: likewise.
+    pub accepted: Option<u64>,
+    /// Requests begun in its slot since the service started; a crash does not reset it. `null`: the plugin owns the
+    /// sockets, and what comes over them need not be requests.
+    pub requests: Option<u64>,
     /// How the worker before it in its slot ended.
     pub last_exit: Option<Exit>,
 }

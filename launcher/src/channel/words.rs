@@ -172,6 +172,16 @@ impl Plugin {
             Plugin::Native | Plugin::Awaited => false,
         }
     }
+
+    /// Its worker sees connections begin and end.
+    pub fn connections_are_counted(&self) -> bool {
+        *self != Plugin::NativeSocket
+    }
+
+    /// Its worker sees requests.
+    pub fn requests_are_counted(&self) -> bool {
+        !self.owns_sockets()
+    }
 }
 
 /// Everything that a worker needs to know.

@@ -61,6 +61,15 @@ fn add_service(table: &mut Table, service: &Service) {
     let workers = &service.workers;
     let ready = workers.iter().filter(|worker| worker.state == WorkerState::Ready && serves(service, worker)).count();
     let (name, colour) = state(service.state);
+    // Where nobody counts there is no number; where nobody works it is 0.
+    let counted =
+        |number: fn(&Worker) -> Option<u64>| workers.is_empty() || workers.iter().any(|w| number(w).is_some());
+    let connections = counted(|worker| worker.connections).then(|| {
+        let open = workers.iter().filter_map(|worker| worker.connections);
+        open.fold(0, u64::saturating_add)
+    });
+    let requests =
+        counted(|worker| worker.requests).then(|| of_slots(workers, |worker| worker.requests.unwrap_or_default()));
     table.row(vec![
         Cell::coloured(&service.name, Colour::Bold),
         Cell::coloured(format!("{name} {ready}/{}", service.wanted), colour),
@@ -70,8 +79,8 @@ fn add_service(table: &mut Table, service: &Service) {
         of_slots(workers, |worker| worker.restarts.into()).to_string().into(),
         known(sum(workers.iter().filter_map(|worker| worker.pss_bytes)), words::mebibytes),
         known(sum(workers.iter().filter_map(|worker| worker.cpu_s)), words::processor_time),
-        workers.iter().map(|worker| worker.connections).fold(0, u64::saturating_add).to_string().into(),
-        of_slots(workers, |worker| worker.requests).to_string().into(),
+        known(connections, |number| number.to_string()),
+        known(requests, |number| number.to_string()),
     ]);
     let kind = match service.kind {
         Kind::Http => "http",
@@ -109,8 +118,8 @@ fn add_worker(table: &mut Table, worker: &Worker) {
         Cell::coloured(worker.restarts.to_string(), if worker.restarts > 0 { Colour::Yellow } else { Colour::Plain }),
         known(worker.pss_bytes, words::mebibytes),
         known(worker.cpu_s, words::processor_time),
-        worker.connections.to_string().into(),
-        worker.requests.to_string().into(),
+        known(worker.connections, |number| number.to_string()),
+        known(worker.requests, |number| number.to_string()),
     ]);
     // The end of a worker that was drained is no news.
     if let Some(exit) = worker.last_exit.as_ref().filter(|exit| worker.restarts > 0 && exit.code != Some(0)) {
@@ -181,9 +190,9 @@ pub(super) mod tests {
             restarts: 0,
             pss_bytes: Some(24 << 20),
             cpu_s: Some(6.26),
-            connections: 3,
-            accepted: 40,
-            requests: 12_345_678,
+            connections: Some(3),
+            accepted: Some(40),
+            requests: Some(12_345_678),
             last_exit: None,
         }
     }

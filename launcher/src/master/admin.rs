@@ -26,6 +26,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use super::journal::{Fact, Name};
 use super::service::Service;
 use super::{Event, Master, Phase, StartError};
+use crate::channel::Plugin;
 use crate::channel::statistics::Numbers;
 use crate::sys::usage;
 
@@ -160,19 +161,31 @@ impl Master {
     fn answer_metrics(&self, answer: oneshot::Sender<Answer>) {
         let mut metrics = self.metrics();
         let label = |service: &Service| format!("{{service=\"{}\"}}", service.name);
-        let counted: Vec<_> = self.present().map(|s| (label(s), s.statistics.of_service())).collect();
+        let counted = self.present().map(|service| {
+            // What nobody counts is left out: 0 would be a claim.
+            let is = |counted: fn(&Plugin) -> bool| service.plugin().is_none_or(counted);
+            let counts = (is(Plugin::connections_are_counted), is(Plugin::requests_are_counted));
+            (label(service), counts, service.statistics.of_service())
+        });
+        let counted: Vec<_> = counted.collect();
         let pids = |key| self.workers.values().filter(move |running| running.service == key).map(|r| r.child.pid);
         let workers = self.services.iter().filter(|(_, service)| service.is_present());
         let workers: Vec<_> = workers.map(|(key, s)| (label(s), pids(*key).collect::<Vec<_>>())).collect();
         // Memory takes the system milliseconds to add up, which the loop must not wait for.
         tokio::task::spawn_blocking(move || {
-            let counted: Vec<_> = counted.into_iter().map(|(label, reader)| (label, reader.read())).collect();
-            let of = |number: fn(&Numbers) -> u64| counted.iter().map(move |(l, numbers)| (l.clone(), number(numbers)));
+            let counted = counted.into_iter().map(|(label, counts, reader)| (label, counts, reader.read()));
+            let counted: Vec<(String, (bool, bool), Numbers)> = counted.collect();
+            let connections = |number: fn(&Numbers) -> u64| {
+                let counted = counted.iter().filter(|(_, (connections, _), _)| *connections);
+                counted.map(move |(label, _, numbers)| (label.clone(), number(numbers)))
+            };
             let accepted = "Connections accepted since the service started.";
-            metrics.family("launcher_connections_accepted_total", "counter", accepted, of(|n| n.accepted));
-            metrics.family("launcher_connections_open", "gauge", "Connections that are open.", of(|n| n.connections));
-            let requests = "Requests begun since the service started.";
-            metrics.family("launcher_requests_total", "counter", requests, of(|n| n.requests));
+            metrics.family("launcher_connections_accepted_total", "counter", accepted, connections(|n| n.accepted));
+            let open = "Connections that are open.";
+            metrics.family("launcher_connections_open", "gauge", open, connections(|n| n.connections));
+            let requests = counted.iter().filter(|(_, (_, requests), _)| *requests);
+            let requests = requests.map(|(label, _, numbers)| (label.clone(), numbers.requests));
+            metrics.family("launcher_requests_total", "counter", "Requests begun since the service started.", requests);
             let memory = |pids: Vec<u32>| pids.into_iter().filter_map(usage::pss_bytes).sum();
             let pss = workers.into_iter().map(|(label, pids)| (label, memory(pids)));
             metrics.family("launcher_workers_pss_bytes", "gauge", "Proportional set size of the workers.", pss);

@@ -23,6 +23,7 @@ use super::listeners::Key;
 use super::pool::{self, Generation, Pool, Slot, WorkerId};
 use super::statistics::{Reader, Statistics};
 use super::trigger::{End, Trigger};
+use crate::channel::Plugin;
 use crate::sys::file::Stamp;
 use crate::{api, config};
 
@@ -243,6 +244,12 @@ impl Service {
     /// It is meant to run.
     pub fn runs(&self) -> bool {
         matches!(self.intent, Intent::Run)
+    }
+
+    /// What serves, or what is on its way; `None`: there never was a plugin.
+    pub fn plugin(&self) -> Option<&Plugin> {
+        let serving = self.pool.serving().and_then(|generation| self.generations.get(&generation));
+        serving.or_else(|| self.generations.values().next_back()).map(|deployable| &deployable.pinned.plugin)
     }
 
     /// It is in the configuration.

@@ -10,6 +10,7 @@ use super::super::service::{Intent, Service};
 use super::super::statistics::Reader;
 use super::super::{Master, listeners};
 use crate::api;
+use crate::channel::Plugin;
 use crate::sys::usage;
 
 /// What the master knows at one moment.
@@ -28,9 +29,9 @@ impl Snapshot {
             (worker.pss_bytes, worker.cpu_s) = (usage.pss_bytes, usage.cpu_s);
             if let Some(reader) = self.counted.get(&worker.id) {
                 let numbers = reader.read();
-                worker.connections = numbers.connections;
-                worker.accepted = numbers.accepted;
-                worker.requests = numbers.requests;
+                worker.connections = worker.connections.map(|_| numbers.connections);
+                worker.accepted = worker.accepted.map(|_| numbers.accepted);
+                worker.requests = worker.requests.map(|_| numbers.requests);
             }
         }
         self.status
@@ -65,6 +66,9 @@ impl Master {
             .workers()
             .filter_map(|(id, worker)| {
                 let running = self.workers.get(&id)?;
+                let deployable = service.generations.get(&worker.generation);
+                // The numbers are read when the rest is complete.
+                let counted = |is: fn(&Plugin) -> bool| deployable.is_none_or(|it| is(&it.pinned.plugin)).then_some(0);
                 Some(api::Worker {
                     id: id.0,
                     slot: worker.slot.0,
@@ -81,9 +85,9 @@ impl Master {
                     restarts: service.pool.restarts(worker.slot),
                     pss_bytes: None,
                     cpu_s: None,
-                    connections: 0,
-                    accepted: 0,
-                    requests: 0,
+                    connections: counted(Plugin::connections_are_counted),
+                    accepted: counted(Plugin::connections_are_counted),
+                    requests: counted(Plugin::requests_are_counted),
                     last_exit: service.statistics.last_exit(worker.slot).map(|exit| api::Exit {
                         reason: exit.reason.clone(),
                         code: exit.status.and_then(|status| status.code()),
@@ -107,10 +111,7 @@ impl Master {
             if state == api::State::Starting && service.has_failed_to_start() { api::State::Failed } else { state };
         let troubled = matches!(state, api::State::Degraded | api::State::Failed);
         let keys = listeners::Key::of(&service.name, &service.config.listen);
-        // What serves says it, or what is on its way; a service that never had a plugin is as most are.
-        let deployable = service.pool.serving().and_then(|generation| service.generations.get(&generation));
-        let deployable = deployable.or_else(|| service.generations.values().next_back());
-        let owns_sockets = deployable.is_some_and(|deployable| deployable.pinned.plugin.owns_sockets());
+        let owns_sockets = service.plugin().is_some_and(Plugin::owns_sockets);
         api::Service {
             name: service.name.to_string(),
             kind: if owns_sockets { api::Kind::Socket } else { api::Kind::Http },
