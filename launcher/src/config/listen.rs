@@ -46,6 +46,11 @@ pub(super) fn address(text: &str, base: &Path, resolve: &Resolve<'_>) -> Result<
         Some((_, rest)) if rest.starts_with("//") => {
             return Err(Complaint::new(format!("{} is not an address", quoted(text))).help(FORMS));
         }
+        // A host may have such a name, and then a port follows.
+        Some((kind @ ("tcp" | "udp" | "fd"), rest)) if rest.parse::<u16>().is_err() => {
+            let meant = format!("did you mean `{kind}://{rest}`?");
+            return Err(Complaint::new(format!("{} is not an address", quoted(text))).help(meant));
+        }
         _ => Address::Tcp(host_port(place, resolve)?),
     };
     Ok((address.clone(), parameters.fitting(&address)?))

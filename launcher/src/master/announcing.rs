@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::journal::Fact;
-use super::service::Outcome;
+use super::listeners::Listeners;
+use super::service::{Outcome, Service};
 use super::{Master, Phase, Strictness, listeners, milliseconds, pool};
 use crate::keeping::ToKeeper;
 
@@ -43,25 +44,39 @@ impl Master {
     fn say_what_is_served(&mut self) {
         let mut first = None;
         for service in self.services.values().filter(|service| service.outcome == Outcome::Serving) {
-            let serving = service.pool.serving().and_then(|generation| service.generations.get(&generation));
-            let http = serving.is_some_and(|deployable| !deployable.pinned.plugin.owns_sockets());
-            for key in listeners::Key::of(&service.name, &service.config.listen) {
-                let Some(address) = self.listeners.address(&key) else { continue };
-                let workers = match service.config.workers {
-                    1 => "1 worker".to_owned(),
-                    several => format!("{several} workers"),
-                };
-                let place = if http { place(&address) } else { address.clone() };
-                self.journal.say(&format!("  {}  {place}  {workers}  {}", service.name, service.config.plugin));
-                if http {
-                    first.get_or_insert_with(|| curl(&address));
-                }
+            for line in places(service, &self.listeners) {
+                self.journal.say(&line);
+            }
+            let keys = listeners::Key::of(&service.name, &service.config.listen);
+            let address = keys.iter().find_map(|key| self.listeners.address(key));
+            if let Some(address) = address.filter(|_| speaks_http(service)) {
+                first.get_or_insert_with(|| curl(&address));
             }
         }
         if let Some(line) = first {
             self.journal.say(&format!("  try: {line}"));
         }
     }
+}
+
+fn speaks_http(service: &Service) -> bool {
+    let serving = service.pool.serving().and_then(|generation| service.generations.get(&generation));
+    serving.is_some_and(|deployable| !deployable.pinned.plugin.owns_sockets())
+}
+
+/// Where a service serves, a line for each place.
+pub(super) fn places(service: &Service, listeners: &Listeners) -> Vec<String> {
+    let keys = listeners::Key::of(&service.name, &service.config.listen);
+    let addresses = keys.iter().filter_map(|key| listeners.address(key));
+    let line = |address: String| {
+        let workers = match service.config.workers {
+            1 => "1 worker".to_owned(),
+            several => format!("{several} workers"),
+        };
+        let place = if speaks_http(service) { place(&address) } else { address };
+        format!("  {}  {place}  {workers}  {}", service.name, service.config.plugin)
+    };
+    addresses.map(line).collect()
 }
 
 /// An address as one would type it into a browser.

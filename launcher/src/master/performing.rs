@@ -21,7 +21,7 @@ use super::statistics::Exit;
 use super::trigger::{End, Trigger};
 use super::{Event, Master, Phase, Running, milliseconds, output};
 use crate::api::OutcomeResult;
-use crate::channel::{self, ToMaster, ToWorker};
+use crate::channel::{self, Plugin, ToMaster, ToWorker};
 use crate::config;
 use crate::sys::file::Stamp;
 
@@ -191,6 +191,13 @@ impl Master {
         let workers = service.pool.limits().size;
         let name = service.name.clone();
         self.journal.record(&Fact::Promoted { service: name, generation, took_ms, trigger: why, workers });
+        let plugin = |generation| Some(&service.generations.get(&generation)?.pinned.plugin);
+        let awaited = service.pool.previous().and_then(plugin) == Some(&Plugin::Awaited);
+        if awaited && plugin(generation).is_some_and(Plugin::owns_sockets) {
+            // Until now it was said to speak HTTP, as most do and as it did.
+            let words = super::announcing::places(service, &self.listeners);
+            words.iter().for_each(|line| self.journal.say(line));
+        }
         let Some(trigger) = trigger else { return };
         service.changed_since = Some(trigger.since);
         let first = service.pool.previous().is_none() && service.last_reload.is_none();

@@ -3,7 +3,7 @@
 //! The "compiler" of most tests is a script, so that a build takes milliseconds, fails on demand, or never ends.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 
 use crate::harness::http::{Connection, Response, fetch};
 use crate::harness::launcher::eventually;
-use crate::harness::{Event, Launcher, Site, guests, process};
+use crate::harness::{Event, Launcher, PATIENCE, Site, guests, process};
 
 const PAGE: (&str, &str) = ("accept", "text/html,application/xhtml+xml,*/*;q=0.8");
 
@@ -389,4 +389,70 @@ fn a_panic_is_shown_with_the_line_of_the_source() {
         launcher.wait_lines(1, "the line", |line| line.text.contains("misbehave/src/lib.rs:"));
         launcher.stop();
     }
+}
+
+/// A service that owns its socket, whose plugin a script makes of `source`; `make` may fail with a complaint.
+fn owner(site: &Site, plugin: &str, make: &str) -> Launcher {
+    site.write(
+        "build.sh",
+        format!("set -e\nif grep -q mistake source; then echo 'no such word' >&2; exit 3; fi\n{make}"),
+    );
+    site.develop(&format!(
+        "services: {{ lines: {{ plugin: {plugin}, build: sh build.sh, listen: 127.0.0.1:0, workers: 1 }} }}"
+    ))
+}
+
+/// What a server of lines says to one.
+fn told(address: &str, line: &str) -> String {
+    let mut client = TcpStream::connect(address).unwrap_or_else(|error| panic!("connect to {address}: {error}"));
+    client.set_read_timeout(Some(PATIENCE)).expect("a time-out");
+    client.write_all(format!("{line}\n").as_bytes()).expect("write a line");
+    let mut answer = String::new();
+    BufReader::new(client).read_line(&mut answer).expect("an answer");
+    answer
+}
+
+/// It is built and served; `change` is served next; a mistake keeps what serves, and says so.
+fn goes_through_its_loop(site: &Site, launcher: &mut Launcher, change: &[u8], asked: &str, answers: [&str; 2]) {
+    swapped(launcher, 0);
+    let address = launcher.address("lines");
+    assert_eq!(told(&address, asked), answers[0], "{}", launcher.story());
+    let mark = launcher.mark();
+    site.write("source", change);
+    swapped(launcher, mark);
+    assert_eq!(told(&address, asked), answers[1], "{}", launcher.story());
+    let mark = launcher.mark();
+    site.write("source", "mistake");
+    let failed = launcher.wait_after(mark, "build_failed", |event| event.is("build_failed"));
+    assert!(failed.text("output").contains("no such word"), "{failed:?}");
+    assert!(failed.text("message").ends_with("generation 2 goes on"), "{}", failed.text("message"));
+    assert_eq!(told(&address, asked), answers[1], "{}", launcher.story());
+    launcher.stop();
+}
+
+#[test]
+fn a_plugin_in_c_that_owns_its_socket_is_built_and_swapped() {
+    let site = Site::new();
+    let source = fs::read_to_string(guests::project().join("examples/sockets/poll-c/poll.c")).expect("the source");
+    site.write("source", &source);
+    let include = guests::project().join("worker-sdk/include");
+    let make =
+        format!("cc -x c -std=c11 -O2 -shared -fPIC -I{} -o new.so source\nmv new.so lines.so\n", include.display());
+    site.write(".gitignore", "*.new\n*.so\n");
+    let mut launcher = owner(&site, "lines.so", &make);
+    let change =
+        source.replace("    return got > 0 &&", "    if (got > 0)\n        bytes[0] = '2';\n    return got > 0 &&");
+    assert_ne!(change, source);
+    goes_through_its_loop(&site, &mut launcher, change.as_bytes(), "1", ["1\n", "2\n"]);
+}
+
+#[test]
+fn a_program_that_owns_its_socket_is_built_and_swapped() {
+    let site = Site::new();
+    let program = guests::lines();
+    site.write("source", &program);
+    site.write(".gitignore", "*.new\n*.wasm\n");
+    let mut launcher = owner(&site, "lines.wasm", "cp source lines.new\nmv lines.new lines.wasm\n");
+    let change = guests::other_version(&program);
+    goes_through_its_loop(&site, &mut launcher, &change, "variable LAUNCHER_WORKER_GENERATION", ["1\n", "2\n"]);
 }
