@@ -8,7 +8,7 @@
 mod harness;
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::TcpStream;
+use std::net::{TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -101,5 +101,44 @@ fn a_program_by_componentize_py_owns_its_socket() {
     launcher.wait_after(mark, "ready", |event| event.is("ready"));
     Control::of(&site).post("/v1/services/foreign/restart?wait=true");
     greeted();
+    launcher.stop();
+}
+
+/// `std::net` as it is, in one thread that blocks. Debian's toolchain, with which the other tests can be run, has no sockets.
+#[test]
+fn a_program_of_std_net_owns_its_sockets() {
+    let site = Site::new();
+    copy("std-net.wasm", &site);
+    let mut launcher = site.run(
+        "services:
+           lines: { plugin: std-net.wasm, listen: 127.0.0.1:0, workers: 2 }
+           datagrams: { plugin: std-net.wasm, listen: [{ name: datagrams, address: 'udp://127.0.0.1:0' }], workers: 2 }",
+    );
+    let lines = launcher.address("lines");
+    let datagrams = launcher.address("datagrams");
+    let served = |worker: &mut Option<String>| {
+        let stream = TcpStream::connect(&lines).expect("connect");
+        stream.set_read_timeout(Some(harness::PATIENCE)).expect("a time-out");
+        (&stream).write_all(b"who\npeer\nhello\n").expect("send");
+        let mut answers = BufReader::new(&stream).lines();
+        let mut next = || answers.next().expect("an answer").expect("an answer");
+        *worker = Some(next());
+        assert_eq!(next(), stream.local_addr().expect("connected").to_string(), "{}", launcher.story());
+        assert_eq!(next(), "hello", "{}", launcher.story());
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("bind");
+        socket.set_read_timeout(Some(harness::PATIENCE)).expect("a time-out");
+        let address = datagrams.strip_prefix("udp://").expect("an address of UDP");
+        socket.send_to(b"a datagram", address).expect("send");
+        let mut answer = [0; 64];
+        let (length, _) = socket.recv_from(&mut answer).expect("an answer");
+        assert_eq!(&answer[..length], b"a datagram", "{}", launcher.story());
+    };
+    let (mut before, mut after) = (None, None);
+    served(&mut before);
+    for service in ["lines", "datagrams"] {
+        Control::of(&site).post(&format!("/v1/services/{service}/restart?wait=true"));
+    }
+    served(&mut after);
+    assert_ne!(before, after, "other workers\n{}", launcher.story());
     launcher.stop();
 }
