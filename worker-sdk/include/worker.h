@@ -200,6 +200,13 @@ typedef struct launcher_sockets {     /* it and all that it points to live as lo
     void (*not_accepting)(void *host); /* told to stop, it has closed its listeners; returning says so too */
     int32_t (*poll_stop)(void *host, launcher_waker waker); /* READY: it was told; PENDING: a clone of the waker is
                                                                woken when it is */
+    /* Younger than the rest: only there if size says so. For a loop that wants to be watched; one thread: */
+    void (*at_work)(void *host, uint32_t yes); /* 1: it has something to do; 0: it is about to wait. Who is at work and
+                                                  says nothing for limits.stuck_timeout is replaced, with a backtrace of
+                                                  this thread in the log. Cheap enough for every turn of the loop */
+    int32_t (*poll_alive)(void *host, launcher_waker waker); /* A sign of life of a loop that may be at work for long
+                                                  without a wait; PENDING: a clone of the waker is woken when the next one
+                                                  is wanted, once a second while it is at work */
 } launcher_sockets;
 
 typedef struct launcher_letter {      /* a message to be sent; borrowed for the call, descriptors are duplicated */

@@ -392,7 +392,22 @@ pub struct Sockets {
     /// [`READY`] if the plugin was told to stop; else [`PENDING`], and a clone of the waker is woken when it is. Every
     /// waker that was given is woken once.
     pub poll_stop: unsafe extern "C" fn(host: *mut c_void, waker: Waker) -> i32,
+    /// The plugin's loop has something to do (not 0), or is about to wait (0). Who is at work and says nothing for
+    /// `limits.stuck_timeout` is replaced; who never says this is not watched. One thread says it: that whose backtrace is
+    /// wanted then. Cheap enough for every turn of a loop.
+    ///
+    /// Check `size` before this field and those that follow: hosts of before 2027 end here.
+    pub at_work: Option<AtWork>,
+    /// A sign of life, for loops that may be at work for long without a wait in between. [`PENDING`]; a clone of the waker
+    /// is woken when the next one is wanted, about once a second while the loop is at work and never while it waits. One
+    /// waker is kept, the last.
+    pub poll_alive: Option<PollAlive>,
 }
+
+/// Type of [`Sockets::at_work`].
+pub type AtWork = unsafe extern "C" fn(host: *mut c_void, yes: u32);
+/// Type of [`Sockets::poll_alive`].
+pub type PollAlive = unsafe extern "C" fn(host: *mut c_void, waker: Waker) -> i32;
 
 /// A message to be sent. All of it is borrowed for the call; descriptors are duplicated.
 #[repr(C)]

@@ -98,7 +98,7 @@ macro_rules! __socket {
 #[macro_export]
 macro_rules! __run {
     (asynchronous, $serve:path, $sockets:ident) => {
-        $crate::native::socket::run(move || $serve($sockets))?
+        $crate::native::socket::run($sockets, move |sockets| $serve(sockets))?
     };
     (blocking, $serve:path, $sockets:ident) => {
         $serve($sockets)

@@ -77,7 +77,7 @@ pub use response::Json;
 pub use response::{Html, IntoResponse, Response};
 pub use sleep::sleep;
 #[cfg(not(target_family = "wasm"))]
-pub use sockets::{Listener, SocketError, SocketKind, Sockets, Stop};
+pub use sockets::{Listener, Pulse, SocketError, SocketKind, Sockets, Stop};
 pub use worker::{Worker, worker};
 
 /// Makes an `async fn(Request) -> impl IntoResponse` the plugin's HTTP handler. One a crate.

@@ -86,6 +86,16 @@ impl Sockets {
         Stop { side: self.side }
     }
 
+    /// How a loop of one's own says that it turns, so that the worker is replaced if it stands still. An `async fn` under
+    /// `#[worker_sdk::socket]` needs none: its loop is watched.
+    pub fn pulse(&self) -> Pulse {
+        Pulse { side: self.side }
+    }
+
+    pub(crate) fn side(&self) -> Side {
+        self.side
+    }
+
     fn first(&mut self, kind: SocketKind) -> Result<Listener, SocketError> {
         match self.listeners.iter().position(|listener| listener.kind == kind) {
             Some(place) => Ok(self.listeners.remove(place)),
@@ -232,6 +242,27 @@ impl std::error::Error for SocketError {}
 impl From<SocketError> for io::Error {
     fn from(error: SocketError) -> io::Error {
         io::Error::other(error)
+    }
+}
+
+/// The pulse of a loop. Between [`at_work`](Self::at_work) and [`waits`](Self::waits), or the next `at_work`, may pass
+/// `limits.stuck_timeout`; then the worker is replaced, and the thread's backtrace is in the log.
+///
+/// For one loop, on one thread. What is never said is never missed: a plugin that does not use this is not watched.
+#[derive(Debug, Clone, Copy)]
+pub struct Pulse {
+    side: Side,
+}
+
+impl Pulse {
+    /// The loop has something to do: said after every wait, and now and then while it goes on without one. Cheap.
+    pub fn at_work(&self) {
+        self.side.at_work(true);
+    }
+
+    /// The loop is about to wait, for however long.
+    pub fn waits(&self) {
+        self.side.at_work(false);
     }
 }
 

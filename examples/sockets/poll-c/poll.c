@@ -39,6 +39,14 @@ static int32_t fail(launcher_chunk *error, const char *reason)
     return LAUNCHER_ERROR;
 }
 
+/* Says when this loop works and when it waits: the worker is replaced if it works for longer than limits.stuck_timeout
+ * without a word. A launcher that is older than this function has none. */
+static void at_work(const launcher_sockets *sockets, uint32_t yes)
+{
+    if (sockets->size > offsetof(launcher_sockets, at_work) && sockets->at_work != NULL)
+        sockets->at_work(sockets->host, yes);
+}
+
 /* What was read goes back. 0: the client is gone. A client that does not read is not waited for. */
 static int echo(int client)
 {
@@ -69,7 +77,9 @@ static int32_t serve(void *state, const launcher_sockets *sockets, launcher_chun
         int accepting = listener->fd;
         if (count == MOST)
             listener->fd = -1;
+        at_work(sockets, 0);
         int ready = poll(polled, 2 + count, stopping ? LINGER : -1);
+        at_work(sockets, 1);
         listener->fd = accepting;
         if (ready < 0 && errno != EINTR)
             return fail(error, "poll failed");

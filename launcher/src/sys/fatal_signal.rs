@@ -108,6 +108,28 @@ pub fn tell_end(before: &'static str, after: &'static str) {
     let _ = END.set((before, after));
 }
 
+/// The thread whose frames answer; 0: whichever the signal interrupts.
+static ASKED: AtomicI32 = AtomicI32::new(0);
+
+/// From now on SIGQUIT is answered with the backtrace of the calling thread.
+pub fn answer_on_this_thread() {
+    // SAFETY: gettid(2) has no requirement.
+    ASKED.store(unsafe { libc::gettid() }, Ordering::Release);
+}
+
+/// Sends SIGQUIT on to the thread that is asked, if that is another one; whether it will answer.
+fn pass_on() -> bool {
+    let asked = ASKED.swap(0, Ordering::AcqRel);
+    // SAFETY: all of these are async-signal-safe system calls, with arguments of our own.
+    unsafe {
+        asked != 0
+            && asked != libc::gettid()
+            // The handler was removed when it was called.
+            && handle_by_report(QUIT.0, 0).is_ok()
+            && libc::syscall(libc::SYS_tgkill, libc::getpid(), asked, QUIT.0) == 0
+    }
+}
+
 /// What stands around the frames of an answer.
 static AROUND: OnceLock<(&'static str, &'static str)> = OnceLock::new();
 
@@ -133,6 +155,9 @@ fn handle_by_report(signal: c_int, stack: c_int) -> io::Result<()> {
 extern "C" fn handle(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
     // SAFETY: async-signal-safe by signal-safety(7); SIGALRM has its default action in a worker.
     unsafe { libc::alarm(DEADLINE) };
+    if signal == QUIT.0 && pass_on() {
+        return;
+    }
     say_end(signal);
     report(signal, info, context);
     // A fault would come again by itself when the instruction is repeated; a signal sent by kill(2) would not. The

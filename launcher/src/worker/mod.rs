@@ -21,7 +21,7 @@ pub mod http;
 pub mod plugin;
 mod post;
 mod program;
-mod pulse;
+pub mod pulse;
 mod recycle;
 pub mod socket;
 mod verify;
@@ -173,13 +173,13 @@ fn serve(channel: &OwnedFd, mut assign: Assign, mut descriptors: Vec<OwnedFd>, m
                 run(channel, assign, (listeners, take, board), told, plugin, Some(Arc::clone(hub))).await
             }
             (Plugin::NativeSocket, _) => {
-                let side = Side::new().map_err(|error| format!("no descriptor to stop it by: {error}"))?;
+                let side = Side::new(pulse).map_err(|error| format!("no descriptor to stop it by: {error}"))?;
                 native::post::connect(&post);
                 let native = NativeSocket::load(loadable.as_fd(), &assign.config, native_identity(&assign)?)
                     .map_err(|error| format!("{} {error}", assign.plugin_path))?;
                 let sockets = assign.listeners.iter().cloned().zip(listeners).collect();
                 let serving = native.serve(sockets, side, assign.drain_timeout);
-                if let Err(reason) = socket::run(channel, &assign, (side, pulse, post), serving).await {
+                if let Err(reason) = socket::run(channel, &assign, (side, post), serving).await {
                     // Not by a return: threads of the plugin may run on, and must not see destructors of ours.
                     fail(channel, format!("{}: {reason}", assign.plugin_path));
                     sys::process::exit_at_once(1);

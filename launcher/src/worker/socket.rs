@@ -10,9 +10,10 @@
 //! neither what a plugin is made of nor what it speaks.
 
 use std::future::Future;
-use std::io;
+use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::Notify;
 
@@ -23,6 +24,11 @@ use super::{Life, Steered, duplicate};
 use crate::channel::{Assign, Channel};
 use crate::sys::announcement::Announcement;
 
+/// After this long the worker says what it waits for.
+const HESITATION: Duration = Duration::from_secs(2);
+const NOT_READY: &str =
+    "launcher: not ready yet: the plugin has not said that it accepts (`sockets.ready()`, or `ready` of worker.h)\n";
+
 /// Between a plugin and its worker. It lives as long as the process, because a plugin's threads may.
 #[derive(Debug)]
 pub struct Side {
@@ -30,6 +36,7 @@ pub struct Side {
     pub stop: Announcement,
     ready: Notify,
     left: Notify,
+    pulse: Pulse,
 }
 
 impl Side {
@@ -37,8 +44,13 @@ impl Side {
     ///
     /// # Errors
     /// As eventfd(2).
-    pub fn new() -> io::Result<&'static Side> {
-        Ok(Box::leak(Box::new(Side { stop: Announcement::new()?, ready: Notify::new(), left: Notify::new() })))
+    pub fn new(pulse: Pulse) -> io::Result<&'static Side> {
+        Ok(Box::leak(Box::new(Side { stop: Announcement::new()?, ready: Notify::new(), left: Notify::new(), pulse })))
+    }
+
+    /// The pulse of the plugin's loop.
+    pub fn pulse(&self) -> &Pulse {
+        &self.pulse
     }
 
     /// The plugin accepts. Any thread, any number of times.
@@ -83,24 +95,25 @@ fn verdict(side: &Side, outcome: Result<(), String>) -> Result<(), String> {
 pub(super) async fn run(
     channel: &OwnedFd,
     assign: &Assign,
-    (side, pulse, post): (&'static Side, Pulse, Arc<Post>),
+    (side, post): (&'static Side, Arc<Post>),
     plugin: impl Future<Output = Result<(), String>>,
 ) -> Result<(), String> {
     let ours = duplicate(channel)?;
     let channel = Arc::new(Channel::new(ours).map_err(|error| format!("the channel cannot be used: {error}"))?);
     let life =
         Life { channel, said: Arc::default(), wish: Wish::default(), left: Arc::default(), post: Arc::clone(&post) };
-    life.live(side, pulse, recycle::max_lifetime(&assign.limits, assign.worker), None, None)?;
+    life.live(side, side.pulse.clone(), recycle::max_lifetime(&assign.limits, assign.worker), None, None)?;
     if let Some(memory) = Memory::of(&assign.limits, &life.wish) {
         tokio::spawn(look_at(memory));
     }
     let mut plugin = std::pin::pin!(plugin);
+    let mut accepts = std::pin::pin!(accepts(side));
     let mut ready = false;
     let outcome = loop {
         tokio::select! {
             // What it said before it came back counts.
             biased;
-            () = side.ready.notified(), if !ready => {
+            () = &mut accepts, if !ready => {
                 ready = true;
                 life.ready().await?;
             }
@@ -110,6 +123,19 @@ pub(super) async fn run(
     };
     post.last_words();
     verdict(side, outcome)
+}
+
+/// Waits until the plugin says that it accepts. Whoever wrote one that does not waits for a word, too.
+async fn accepts(side: &Side) {
+    tokio::select! {
+        biased;
+        () = side.ready.notified() => {}
+        () = tokio::time::sleep(HESITATION) => {
+            // Nobody is left to tell if it fails.
+            let _ = io::stderr().write_all(NOT_READY.as_bytes());
+            side.ready.notified().await;
+        }
+    }
 }
 
 /// No request leads to a look, so time does. Only where there is a limit: otherwise an idle worker does nothing.
@@ -126,7 +152,7 @@ mod tests {
 
     #[test]
     fn coming_back_is_an_end_or_a_failure() {
-        let side = Side::new().expect("eventfd");
+        let side = Side::new(Pulse::default()).expect("eventfd");
         assert!(verdict(side, Ok(())).is_err(), "nobody told it to");
         side.not_accepting();
         side.stop.say();

@@ -1,5 +1,6 @@
 //! A worker whose loop stands still is replaced, and says where it stood; one that rests is left alone.
 
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::thread;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::harness::http::{Connection, fetch};
-use crate::harness::{Event, Launcher, Site, guests, process};
+use crate::harness::{Event, Launcher, PATIENCE, Site, guests, process};
 
 /// Services of one worker each that runs the plugin which misbehaves, and gives up on it after 3 seconds.
 fn misbehave(site: &Site, services: &[&str]) -> Launcher {
@@ -18,6 +19,31 @@ fn misbehave(site: &Site, services: &[&str]) -> Launcher {
         format!("  {name}: {{ plugin: {plugin}, listen: 127.0.0.1:0, workers: 1, limits: {{ stuck_timeout: 3s }} }}\n")
     };
     site.run(&format!("\nservices:\n{}", services.iter().map(entry).collect::<String>()))
+}
+
+/// Services of one worker each whose plugin owns its socket and a loop, and gives up on it after 3 seconds.
+fn loops(site: &Site, services: &[&str]) -> Launcher {
+    let plugin = guests::native("misbehave-loop");
+    let entry = |name: &&str| {
+        let plugin = plugin.display();
+        format!("  {name}: {{ plugin: {plugin}, listen: 127.0.0.1:0, workers: 1, limits: {{ stuck_timeout: 3s }} }}\n")
+    };
+    site.run(&format!("\nservices:\n{}", services.iter().map(entry).collect::<String>()))
+}
+
+/// Says a line and waits for nothing. The connection must be kept.
+fn say(address: &str, line: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(address).expect("connect");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a time-out");
+    stream.write_all(format!("{line}\n").as_bytes()).expect("write a line");
+    stream
+}
+
+/// It is said back.
+fn hear(stream: &TcpStream, line: &str) {
+    let mut answer = String::new();
+    BufReader::new(stream).read_line(&mut answer).unwrap_or_else(|error| panic!("{line}: {error}"));
+    assert_eq!(answer.trim_end(), line);
 }
 
 /// Sends a request and waits for nothing. The connection must be kept.
@@ -140,4 +166,65 @@ fn a_worker_of_wasm_says_where_it_is_when_it_is_asked_by_hand() {
     // Connected while nobody accepts, it waits.
     drop(TcpStream::connect(&address).expect("connect"));
     assert_eq!(fetch(&address, "/").text(), guests::greeting(1));
+}
+
+#[test]
+fn the_loop_of_a_plugin_that_owns_its_sockets_is_watched_and_says_where_it_was() {
+    let site = Site::new();
+    let launcher = loops(&site, &["x"]);
+    let address = launcher.address("x");
+    for line in ["loop", "block"] {
+        let mark = launcher.mark();
+        let cut = say(&address, line);
+        let stuck = launcher.wait_after(mark, "stuck", |event| event.is("stuck"));
+        assert!((3000..6000).contains(&stuck.number("silent_ms")), "{stuck:?}");
+        let frames = format!("{stuck:?}");
+        let function = if line == "loop" { "misbehave_loop::compute" } else { "misbehave_loop::wait" };
+        assert!(frames.contains(function), "{line}: {frames}");
+        let exited = launcher.wait_after(mark, "exited", |event| event.is("exited"));
+        assert_eq!(exited.number("signal"), Signal::SIGQUIT as u64, "{exited:?}");
+        launcher.wait_after(mark, "ready", |event| event.is("ready"));
+        hear(&say(&address, "hello"), "hello");
+        drop(cut);
+    }
+}
+
+#[test]
+fn a_loop_that_never_waits_is_alive_and_one_that_waits_costs_nothing() {
+    let site = Site::new();
+    let launcher = loops(&site, &["toiling", "resting", "judge"]);
+    let (toiling, resting) = (launcher.address("toiling"), launcher.address("resting"));
+    let quiet = say(&resting, "hello");
+    hear(&quiet, "hello");
+    let toils = say(&toiling, "toil");
+    let pid = |name: &str| launcher.wait("ready", |event| event.is("ready") && event.of(name)).number("pid") as u32;
+    let (toiler, rester) = (pid("toiling"), pid("resting"));
+    let spins = || process::processor_time(toiler) > Duration::from_millis(200);
+    assert!(crate::harness::launcher::eventually(spins), "it has no rest");
+    // Whoever would be given up is given up in the time in which this one is, twice.
+    for round in 0..2 {
+        let mark = launcher.mark();
+        let cut = say(&launcher.address("judge"), "loop");
+        let before = process::sleeps(rester);
+        launcher.wait_after(mark, "stuck", |event| event.is("stuck") && event.of("judge"));
+        let woke = process::woke_since(rester, &before);
+        // The first round may have begun before the second of its beat was over.
+        assert!(woke <= if round == 0 { 6 } else { 2 }, "it woke {woke} times at rest");
+        drop(cut);
+        launcher.wait_after(mark, "ready", |event| event.is("ready") && event.of("judge"));
+    }
+    let ended = launcher.events_after(0, |event| event.is("exited") && !event.of("judge"));
+    assert!(ended.is_empty(), "{ended:?}");
+    // Who rests may even stand still.
+    send(rester, Signal::SIGSTOP);
+    let cut = say(&launcher.address("judge"), "block");
+    let mark = launcher.mark();
+    launcher.wait_after(mark, "stuck", |event| event.is("stuck") && event.of("judge"));
+    send(rester, Signal::SIGCONT);
+    hear(&say(&resting, "hello"), "hello");
+    hear(&say(&toiling, "rest"), "rest");
+    hear(&toils, "toil");
+    let ended = launcher.events_after(0, |event| event.is("exited") && !event.of("judge"));
+    assert!(ended.is_empty(), "{ended:?}");
+    drop((cut, quiet));
 }

@@ -283,6 +283,19 @@ fn who_never_says_that_it_is_ready_is_not_promoted() {
 }
 
 #[test]
+fn who_is_slow_to_say_that_it_is_ready_is_told_what_is_missing() {
+    let site = Site::new();
+    let launcher = site.start(&misbehave("never-ready", ""));
+    let lines = launcher.wait_lines(1, "a hint", |line| line.text.contains("not ready yet"));
+    assert!(lines[0].text.contains("sockets.ready()"), "{lines:?}");
+    // Whoever is ready in time reads nothing of it.
+    let ready = Site::new();
+    let ready = ready.run(&misbehave("not", ""));
+    assert_eq!(Lines::open(&ready.address("s")).read().as_deref(), Some("hello\n"));
+    assert!(!ready.story().contains("not ready yet"), "{}", ready.story());
+}
+
+#[test]
 fn coming_back_unasked_is_a_crash() {
     for (how, reason) in [
         ("at-once", "it came back before it was told to stop"),
@@ -370,6 +383,38 @@ fn a_socket_that_nobody_took_is_told() {
     let lines = launcher.wait_lines(1, "a warning", |line| line.text.contains("nobody serves"));
     assert!(lines[0].text.starts_with("WARN") && lines[0].text.contains("127.0.0.1"), "{lines:?}");
     launcher.stop();
+}
+
+#[test]
+fn nobody_claims_to_count_what_is_the_plugins() {
+    let site = Site::new();
+    site.write("lines.wasm", guests::lines());
+    let native = guests::native("echo-lines");
+    let launcher = site.run(&format!(
+        "services:\n  native: {{ plugin: {}, listen: 127.0.0.1:0, workers: 1 }}\n  program: {{ plugin: lines.wasm, listen: 127.0.0.1:0, workers: 1 }}\n",
+        native.display()
+    ));
+    let open = ["native", "program"].map(|name| {
+        let mut talk = Lines::open(&launcher.address(name));
+        assert!(talk.ask("who\n").is_some());
+        talk
+    });
+    let worker = |name: &str| Control::of(&site).service(name)["workers"][0].clone();
+    let (native, program) = (worker("native"), worker("program"));
+    for number in ["connections", "accepted", "requests"] {
+        assert!(native[number].is_null(), "{native}");
+    }
+    assert_eq!((program["connections"].as_u64(), program["accepted"].as_u64()), (Some(1), Some(1)), "{program}");
+    assert!(program["requests"].is_null(), "{program}");
+    let metrics = fetch(&launcher.address("master"), "/metrics").text();
+    assert!(metrics.contains("launcher_connections_open{service=\"program\"} 1\n"), "{metrics}");
+    for absent in ["launcher_connections_open{service=\"native\"}", "launcher_requests_total{"] {
+        assert!(!metrics.contains(absent), "{absent}\n{metrics}");
+    }
+    let status = String::from_utf8(site.output(["status"]).stdout).expect("text");
+    let row = |service: &str| status.lines().find(|line| line.starts_with(service)).unwrap_or_default().to_owned();
+    assert!(row("native").ends_with("-         -") && row("program").ends_with("1         -"), "{status}");
+    drop(open);
 }
 
 #[test]

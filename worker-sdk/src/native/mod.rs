@@ -322,6 +322,11 @@ pub(crate) fn block_on_entered<F: Future>(future: F) -> F::Output {
 
 /// Runs a future on this thread.
 pub fn block_on<F: Future>(future: F) -> F::Output {
+    block_on_and(future, |_| ())
+}
+
+/// The same; `waits` is told before and after each wait whether the thread waits.
+fn block_on_and<F: Future>(future: F, waits: impl Fn(bool)) -> F::Output {
     struct Unpark(Thread);
     impl Wake for Unpark {
         fn wake(self: Arc<Self>) {
@@ -335,6 +340,8 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
         if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
             return output;
         }
+        waits(true);
         std::thread::park();
+        waits(false);
     }
 }

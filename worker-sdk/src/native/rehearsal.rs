@@ -134,6 +134,9 @@ pub fn sockets(given: impl IntoIterator<Item = TestSocket>) -> io::Result<(Socke
         ready,
         not_accepting,
         poll_stop,
+        // Nobody watches.
+        at_work: None,
+        poll_alive: None,
     }));
     let listener = |TestSocket { name, kind, address, descriptor }: TestSocket| Listener {
         name: name.unwrap_or_else(|| address.clone()),

@@ -5,6 +5,7 @@ use std::ffi::{c_int, c_ulong, c_void};
 use std::fmt;
 use std::future::Future;
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -46,7 +47,7 @@ unsafe extern "C" fn serve<P: Socket>(
 ) -> i32 {
     guard(|| {
         // SAFETY: the host's table is constant and lives as long as the process.
-        let side = Side(unsafe { &*sockets });
+        let side = unsafe { Side::read(sockets) };
         // SAFETY: the host gives the descriptors away with this call, which comes once.
         let listeners = unsafe { side.take_listeners() };
         match P::serve(Sockets::new(listeners, side)) {
@@ -60,25 +61,34 @@ unsafe extern "C" fn serve<P: Socket>(
     })
 }
 
-/// Runs an author's `async fn`: on a tokio of its own, if the plugin has one, and on this thread.
+/// Runs an author's `async fn`: on a tokio of its own, if the plugin has one, and on this thread. The worker is told when
+/// the loop has something to do and when it waits, so that one that stands still is noticed.
 ///
 /// # Errors
 /// What the function says, or that there can be no runtime.
-pub fn run<F: Future>(serve: impl FnOnce() -> F) -> Result<F::Output, String> {
+pub fn run<F: Future>(sockets: Sockets, serve: impl FnOnce(Sockets) -> F) -> Result<F::Output, String> {
+    let side = sockets.side();
+    side.at_work(true);
     #[cfg(feature = "tokio")]
     {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| format!("cannot start the plugin's tokio: {error}"))?;
-        let output = runtime.block_on(async { serve().await });
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        runtime.enable_all().on_thread_park(move || side.at_work(false)).on_thread_unpark(move || side.at_work(true));
+        let runtime = runtime.build().map_err(|error| format!("cannot start the plugin's tokio: {error}"))?;
+        // A loop with so much to do that it never waits is alive, too.
+        runtime.spawn(std::future::poll_fn(move |context| {
+            side.poll_alive(context);
+            Poll::<()>::Pending
+        }));
+        let output = runtime.block_on(async { serve(sockets).await });
         // Tasks that block must not hold up the end for longer.
         runtime.shutdown_timeout(super::runtime::SHUTDOWN);
         Ok(output)
     }
     #[cfg(not(feature = "tokio"))]
-    Ok(super::block_on(async { serve().await }))
+    Ok(super::block_on_and(async { serve(sockets).await }, |waits| side.at_work(!waits)))
 }
 
-/// The host's table of this plugin's sockets.
+/// The host's table of this plugin's sockets; what an older host does not have is null.
 #[derive(Clone, Copy)]
 pub(crate) struct Side(&'static abi::Sockets);
 
@@ -111,6 +121,20 @@ unsafe extern "C" {
 
 impl Side {
     pub(super) fn of(table: &'static abi::Sockets) -> Side {
+        Side(table)
+    }
+
+    /// # Safety
+    /// A host's table, which is constant and lives as long as the process.
+    unsafe fn read(table: *const abi::Sockets) -> Side {
+        // SAFETY: this function's requirement; size is the first field of every version. Zeros are a table without the
+        // functions that may be missing; as much of it as the host has is read, which has all the others.
+        let table: &'static abi::Sockets = unsafe {
+            let known = ((*table).size as usize).min(size_of::<abi::Sockets>());
+            let mut own = Box::new(MaybeUninit::<abi::Sockets>::zeroed());
+            std::ptr::copy_nonoverlapping(table.cast::<u8>(), own.as_mut_ptr().cast::<u8>(), known);
+            Box::leak(own).assume_init_ref()
+        };
         Side(table)
     }
 
@@ -155,6 +179,23 @@ impl Side {
     pub(crate) fn not_accepting(self) {
         // SAFETY: as above.
         unsafe { (self.0.not_accepting)(self.0.host) }
+    }
+
+    /// The loop of the calling thread has something to do, or is about to wait.
+    pub(crate) fn at_work(self, yes: bool) {
+        if let Some(at_work) = self.0.at_work {
+            // SAFETY: with its own argument; on one thread, which is the caller's business.
+            unsafe { at_work(self.0.host, u32::from(yes)) }
+        }
+    }
+
+    /// A sign of life; wakes when another one is wanted.
+    #[cfg(feature = "tokio")]
+    fn poll_alive(self, context: &mut Context<'_>) {
+        if let Some(poll_alive) = self.0.poll_alive {
+            // SAFETY: with its own argument; the waker is lent for the call.
+            unsafe { poll_alive(self.0.host, waker::lend(context.waker())) };
+        }
     }
 
     pub(crate) fn was_told(self) -> bool {

@@ -119,7 +119,8 @@ pub(crate) fn examples() {
 const PLUGINS: [&str; 4] = ["hello", "misbehave", "showcase", "static-files"];
 
 /// Those that are native only.
-const NATIVE: [&str; 6] = ["courier", "echo-lines", "json-api", "misbehave-sockets", "udp-responder", "unix-server"];
+const NATIVE: [&str; 7] =
+    ["courier", "echo-lines", "json-api", "misbehave-loop", "misbehave-sockets", "udp-responder", "unix-server"];
 
 /// A first-party plugin as a native library.
 pub(crate) fn native(name: &str) -> PathBuf {

@@ -63,6 +63,7 @@ impl NativeSocket {
         let (back, awaited) = oneshot::channel();
         let thread = std::thread::Builder::new().name("serve".to_owned()).stack_size(STACK);
         let run = move || {
+            crate::sys::fatal_signal::answer_on_this_thread();
             let State(state) = { state };
             let Given(given) = { given };
             let mut error = OwnedChunk::empty();
@@ -124,6 +125,8 @@ fn given(sockets: Vec<(Listener, OwnedFd)>, side: &'static Side, drain_timeout: 
         ready,
         not_accepting,
         poll_stop,
+        at_work: Some(at_work),
+        poll_alive: Some(poll_alive),
     })))
 }
 
@@ -158,5 +161,27 @@ unsafe extern "C" fn poll_stop(host: *mut c_void, waker: abi::Waker) -> i32 {
             std::task::Poll::Ready(()) => abi::READY,
             std::task::Poll::Pending => abi::PENDING,
         }
+    })
+}
+
+unsafe extern "C" fn at_work(host: *mut c_void, yes: u32) {
+    guard(|| {
+        // SAFETY: as above.
+        let pulse = unsafe { side(host) }.pulse();
+        if yes == 0 {
+            pulse.plugin_waits()
+        } else {
+            pulse.plugin_works()
+        }
+        abi::READY
+    });
+}
+
+unsafe extern "C" fn poll_alive(host: *mut c_void, waker: abi::Waker) -> i32 {
+    guard(|| {
+        // SAFETY: as above.
+        let pulse = unsafe { side(host) }.pulse();
+        waker::with_context(waker, |context| pulse.plugin_lives(context));
+        abi::PENDING
     })
 }
