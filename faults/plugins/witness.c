@@ -3,6 +3,7 @@
  *   GET  /              version and pid
  *   GET  /slow/MS       the same, MS milliseconds later
  *   GET  /large/BYTES   that many bytes; byte n is n % 251
+ *   GET  /time          the wall clock, in seconds, as this process has it
  *   POST /upload        how many bytes came, and their sum
  *   GET  /die/HOW       stops its process, and when that goes on: segv, abort, exit, memory
  *
@@ -20,6 +21,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 /* Volatile, or the compiler would use the digits that it sees here. */
@@ -214,6 +216,17 @@ static int32_t upload_poll(void *data, launcher_waker waker, launcher_response *
     return LAUNCHER_READY;
 }
 
+static int32_t time_answer(launcher_response *response) {
+    char *text = malloc(32);
+    if (!text) return LAUNCHER_ERROR;
+    snprintf(text, 32, "%lld\n", (long long)time(NULL));
+    answer(response, 200, text);
+    response->flags = 0;
+    response->owner = text;
+    response->release = free;
+    return LAUNCHER_READY;
+}
+
 static void upload_drop(void *data) {
     upload *self = data;
     if (self->source.drop) self->source.drop(self->source.data);
@@ -256,6 +269,7 @@ static int32_t handle(void *state, launcher_request *request, launcher_waker wak
     if (target.len == 1) return answer(response, 200, identity);
     if (after(target, "/slow/")) return slow_begin(number_at(target, 6), waker, response, call);
     if (after(target, "/large/")) return large_begin(number_at(target, 7), response);
+    if (after(target, "/time")) return time_answer(response);
     if (after(target, "/upload")) return upload_begin(request, waker, response, call);
     if (after(target, "/die/")) die((const char *)target.ptr + 5, target.len - 5);
     return answer(response, 404, "no such page\n");

@@ -9,6 +9,8 @@ pub enum Needs {
     Nothing,
     /// A small file system for the state directory.
     Disk,
+    /// A group of processes whose memory can be bounded: cgroups, and root.
+    Group,
     /// It is a mistake on purpose, which the harness must find: never drawn unless it is named.
     Planted,
 }
@@ -63,6 +65,19 @@ pub const FAULTS: &[Fault] = &[
     fault("scale-down-stopped", "a worker is scaled away while one that stays is stopped", Needs::Nothing),
     fault("no-descriptors", "a worker may open no descriptor for a while", Needs::Nothing),
     fault("master-no-descriptors", "the master may open no descriptor for a while", Needs::Nothing),
+    fault(
+        "no-memory",
+        "a worker gets no memory any more (RLIMIT_AS) while it serves, for a while or to its end",
+        Needs::Nothing,
+    ),
+    fault(
+        "master-no-memory",
+        "the master gets no memory any more (RLIMIT_AS), for a while or to its end",
+        Needs::Nothing,
+    ),
+    fault("out-of-memory", "the kernel kills a worker for want of memory (cgroup)", Needs::Group),
+    fault("master-out-of-memory", "the kernel kills the master for want of memory (cgroup)", Needs::Group),
+    fault("clock-jump", "the wall clock jumps: an hour, a day, to 1970, to 2100, and back", Needs::Nothing),
     fault("master-stopped", "the master is stopped for a while", Needs::Nothing),
     fault("disk-full", "the disk of the state directory and the log is full during a reload", Needs::Disk),
     fault("master-killed", "kill -9 of the master", Needs::Nothing),

@@ -21,6 +21,16 @@ pub struct Footprint {
     pub zombies: usize,
 }
 
+/// Every process of a run but for spare workers, which come and go as there is need.
+pub fn at_work(launcher: &Launcher) -> Vec<u32> {
+    launcher.family().into_iter().filter(|pid| !command(*pid).ends_with("worker spare")).collect()
+}
+
+fn command(pid: u32) -> String {
+    let words = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default().replace('\0', " ");
+    format!("{} {}", process::state(pid).unwrap_or('?'), words.trim_end())
+}
+
 /// Takes it once there are so many processes: the workers that leave are gone then.
 ///
 /// # Errors
@@ -28,11 +38,12 @@ pub struct Footprint {
 pub fn footprint(launcher: &Launcher, expected: usize, patience: Duration) -> Result<Footprint, String> {
     let mut processes = 0;
     let settled = process::until(patience, || {
-        processes = launcher.family().len();
+        processes = at_work(launcher).len();
         processes == expected
     });
     if !settled {
-        return Err(format!("{processes} processes for {patience:?}, and not {expected}"));
+        let family: Vec<_> = launcher.family().into_iter().map(|pid| (pid, command(pid))).collect();
+        return Err(format!("{processes} processes for {patience:?}, and not {expected}: {family:?}"));
     }
     let master = launcher.master()?;
     let zombies = fs::read_dir("/proc").map_err(|error| format!("/proc: {error}"))?;

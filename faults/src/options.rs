@@ -43,7 +43,7 @@ pub struct Options {
 /// A name that is none.
 pub fn choose(list: Option<&str>) -> Result<Vec<&'static Fault>, String> {
     let usual = |fault: &&Fault| match fault.needs {
-        Needs::Nothing | Needs::Disk => true,
+        Needs::Nothing | Needs::Disk | Needs::Group => true,
         Needs::Planted => false,
     };
     let words: Vec<&str> = list.map(|list| list.split(',').map(str::trim).collect()).unwrap_or_default();

@@ -38,13 +38,21 @@ pub fn project() -> Result<&'static Path, String> {
 /// # Errors
 /// There is no C compiler, or it fails.
 pub fn witness(directory: &Path) -> Result<Versions, String> {
+    Versions::of(&library("witness", directory)?, Kind::Witness)
+}
+
+/// Builds `plugins/NAME.c` into `directory`; where it is.
+///
+/// # Errors
+/// There is no C compiler, or it fails.
+pub fn library(name: &str, directory: &Path) -> Result<PathBuf, String> {
     let project = project()?;
-    let library = directory.join("witness.so");
+    let library = directory.join(format!("{name}.so"));
     let mut compiler = Command::new("cc");
     compiler.args(["-shared", "-fPIC", "-O2", "-I"]).arg(project.join("worker-sdk/include"));
-    compiler.arg(project.join("faults/plugins/witness.c")).arg("-o").arg(&library).arg("-lpthread");
-    match compiler.status() {
-        Ok(status) if status.success() => Versions::of(&library, Kind::Witness),
+    compiler.arg(project.join(format!("faults/plugins/{name}.c"))).arg("-o").arg(&library);
+    match compiler.args(["-lpthread", "-ldl"]).status() {
+        Ok(status) if status.success() => Ok(library),
         Ok(status) => Err(format!("cc failed: {status}")),
         Err(error) => Err(format!("no C compiler: {error}")),
     }

@@ -116,8 +116,7 @@ pub fn markdown(options: &Options, outcome: &Outcome) -> String {
         let what = named(name).map_or("", |fault| fault.what);
         let _ = writeln!(text, "| {name} | {what} | {} | {} ms |", row.times, row.recovery.as_millis());
     }
-    text +=
-        "\nNot provoked: jumps of the wall clock (no name space moves it, and a run must not change the machine's).\n";
+    text += "\nThe wall clock jumps for the launcher and its workers alone (a library loaded into them); not the machine's.\n";
     for what in &outcome.without {
         let _ = writeln!(text, "Not possible there: {what}.");
     }

@@ -11,6 +11,7 @@ use crate::check;
 use crate::clients::Crowd;
 use crate::disk::Disk;
 use crate::fault::{Needs, Schedule};
+use crate::group::Group;
 use crate::http::Trouble;
 use crate::inject;
 use crate::judge::{Verdict, judge};
@@ -92,9 +93,19 @@ pub fn run(options: &Options, mut say: impl FnMut(&str)) -> Result<Outcome, Stri
         }
         None => None,
     };
-    let faults = options.faults.iter().filter(|fault| fault.needs != Needs::Disk || disk.is_some()).copied().collect();
+    let wants_group = options.faults.iter().any(|fault| fault.needs == Needs::Group);
+    let group = wants_group.then(Group::possible).unwrap_or(Ok(()));
+    if let Err(why) = &group {
+        outcome.without.push(format!("out-of-memory, master-out-of-memory: {why}"));
+    }
+    let possible = |needs: Needs| match needs {
+        Needs::Nothing | Needs::Planted => true,
+        Needs::Disk => disk.is_some(),
+        Needs::Group => group.is_ok(),
+    };
+    let faults = options.faults.iter().filter(|fault| possible(fault.needs)).copied().collect();
     // The master, the workers, and whatever else it has while it is well.
-    let processes = world.launcher.family().len();
+    let processes = leaks::at_work(&world.launcher).len();
     // What a flood leaves in the history of the log is kept, up to a bound: it must be there before anything is measured.
     inject::ask(world.service(WILD).address, "GET", "/flood?8")?;
     let random = Random::new(options.seed);

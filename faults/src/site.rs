@@ -1,11 +1,13 @@
 //! A directory with a configuration, plugins and a state directory, for one launcher.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
 use crate::launcher::Launcher;
+use crate::tamper::Tamper;
 
 /// It is removed when it is dropped.
 #[derive(Debug)]
@@ -49,6 +51,19 @@ impl Site {
     pub fn run(&self, binary: &Path, services: &str) -> Result<Launcher, String> {
         self.write("config.yaml", self.config(services))?;
         Launcher::start(binary, &self.path("config.yaml"), &self.state(), &self.mark)
+    }
+
+    /// The same; its processes believe what they are told.
+    ///
+    /// # Errors
+    /// As [`Site::run`].
+    pub fn run_tampered(&self, binary: &Path, services: &str, tamper: &Tamper) -> Result<Launcher, String> {
+        let script = format!("#!/bin/sh\nexec env {} {binary:?} \"$@\"\n", tamper.variables());
+        self.write("tampered", script)?;
+        let path = self.path("tampered");
+        let executable = fs::set_permissions(&path, fs::Permissions::from_mode(0o755));
+        executable.map_err(|error| format!("cannot make {} executable: {error}", path.display()))?;
+        self.run(&path, services)
     }
 
     /// A whole configuration.

@@ -16,6 +16,7 @@ use crate::ledger::Ledger;
 use crate::options::Options;
 use crate::plugins::{self, RUST, Versions, WASM};
 use crate::site::Site;
+use crate::tamper::Tamper;
 
 /// Its workers are never harmed: whatever happens, none of its clients may notice.
 pub const JUDGE: &str = "judge";
@@ -64,6 +65,8 @@ pub struct World {
     pub services: BTreeMap<&'static str, Wanted>,
     /// Connections that had to be lost.
     pub losses: Vec<Loss>,
+    /// What its processes are made to believe.
+    pub tamper: Tamper,
     /// What the configuration says besides, as a fault has set it.
     pub edits: Edits,
 }
@@ -159,13 +162,14 @@ impl World {
         let link = symlink("rust-1.so", site.path("rust.so"));
         link.map_err(|error| format!("cannot make a symbolic link: {error}"))?;
         let edits = Edits::default();
-        let launcher = site.run(&options.binary, &configuration(&services, &edits))?;
+        let tamper = Tamper::build(&site.path(""))?;
+        let launcher = site.run_tampered(&options.binary, &configuration(&services, &edits), &tamper)?;
         for (name, wanted) in &mut services {
             wanted.address.set_port(launcher.port(name)?);
             let ready = |fact: &crate::launcher::Fact| fact.of("ready", name);
             launcher.wait(0, wanted.workers as usize, PATIENCE, "ready worker", ready)?;
         }
-        let world = Self { site, launcher, ledger: Arc::default(), services, losses: Vec::new(), edits };
+        let world = Self { site, launcher, ledger: Arc::default(), services, losses: Vec::new(), tamper, edits };
         Ok((world, prepared))
     }
 

@@ -1,8 +1,10 @@
 //! The faults themselves. Each does what its name says, waits for what must come of it, and leaves the files as they
 //! should be; that everything is well again is checked after it.
 
+mod clock;
 mod handover;
 mod master;
+mod memory;
 mod operator;
 mod plugin;
 mod resources;
@@ -72,6 +74,11 @@ pub fn inject(step: &Step, world: &mut World, disk: Option<&Disk>) -> Result<Str
         "scale-down-stopped" => scene.scale_down_stopped(),
         "no-descriptors" => scene.no_descriptors(),
         "master-no-descriptors" => scene.master_without_descriptors(),
+        "no-memory" => scene.no_memory(),
+        "master-no-memory" => scene.master_without_memory(),
+        "out-of-memory" => scene.out_of_memory(),
+        "master-out-of-memory" => scene.master_out_of_memory(),
+        "clock-jump" => scene.clock_jump(),
         "master-stopped" => scene.master_stopped(),
         "disk-full" => scene.disk_full(),
         "master-killed" => scene.master_killed(false),
