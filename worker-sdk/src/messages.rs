@@ -349,6 +349,30 @@ pub fn messages() -> Messages {
     Messages(post::Inbox::open())
 }
 
+/// From now on this worker receives messages, and each is given to a function on the worker's own loop: no thread is needed
+/// and none has to be woken, which is most of what a message costs otherwise. Like a handler it must not block; what takes
+/// longer it gives to somebody else. One that panics gets the next message all the same.
+///
+/// ```no_run
+/// # async fn start() {
+/// use worker_sdk::messages::{self, From, To};
+///
+/// messages::on_message(|message| {
+///     if let From::Worker { id, .. } = message.from {
+///         // It is sent whether or not anybody awaits it.
+///         drop(messages::send_json(To::worker(id), &message.payload, message.descriptors));
+///     }
+/// });
+/// # }
+/// ```
+///
+/// Ask in the `start` hook, as for [`messages`], and for one of the two only. Native plugins only: a component's handler
+/// runs when it is called.
+#[cfg(not(target_family = "wasm"))]
+pub fn on_message(receive: impl FnMut(Message) + Send + 'static) {
+    post::on_message(Box::new(receive));
+}
+
 impl Messages {
     /// The next message; `None`: this is no worker, or its launcher has no messages.
     pub async fn next(&mut self) -> Option<Message> {

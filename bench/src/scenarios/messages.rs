@@ -30,7 +30,8 @@ const KINDS: [Kind; 2] = [
 
 pub(super) fn run(bench: &Bench) -> Result<Vec<Table>, String> {
     let failed = |error: Box<dyn Error>| error.to_string();
-    let more = "workers: 2, limits: { request_timeout: 10m }";
+    // On the worker's loop, as Node's are.
+    let more = "workers: 2, config: { inline: true }, limits: { request_timeout: 10m }";
     let server = launcher(bench, "couriers", &bench.courier()?, more)?;
     let mut courier = Courier::in_slot_0(&server).map_err(failed)?;
     let mut tables = Vec::new();

@@ -14,12 +14,17 @@ use crate::harness::{Launcher, Site, guests, process};
 
 /// Couriers, each with an address of its own for the worker in its slot: one service a courier.
 fn couriers(site: &Site, workers: u32, more: &str) -> Launcher {
+    couriers_with(site, workers, "{}", more)
+}
+
+/// With this configuration of the plugin.
+fn couriers_with(site: &Site, workers: u32, config: &str, more: &str) -> Launcher {
     let plugin = guests::native("courier");
     let plugin = plugin.display();
     let launcher = site.run(&format!(
         "
 services:
-  post: {{ plugin: {plugin}, listen: 127.0.0.1:0, workers: {workers}, restart: {{ budget: 100/60s }} }}
+  post: {{ plugin: {plugin}, listen: 127.0.0.1:0, workers: {workers}, restart: {{ budget: 100/60s }}, config: {config} }}
 {more}
 "
     ));
@@ -65,12 +70,19 @@ fn wait_heard(connection: &mut Connection, count: usize) -> Vec<String> {
 
 #[test]
 fn every_message_comes_back_once_and_in_its_order() {
-    let site = Site::new();
-    let launcher = couriers(&site, 2, "");
-    let mut from = in_slot(&launcher, 0);
-    for (count, window) in [(1, 1), (2_000, 1), (20_000, 64), (20_000, 2_000)] {
-        let answer = ask(&mut from, "GET", &format!("/ping?1,{count},{window}"), "");
-        assert_eq!(answer.status(), 200, "{count} with {window}: {}", answer.text());
+    for config in ["{}", "{ inline: true }"] {
+        let site = Site::new();
+        let launcher = couriers_with(&site, 2, config, "");
+        let mut from = in_slot(&launcher, 0);
+        for (count, window) in [(1, 1), (2_000, 1), (20_000, 64), (20_000, 2_000)] {
+            let answer = ask(&mut from, "GET", &format!("/ping?1,{count},{window}"), "");
+            assert_eq!(answer.status(), 200, "{count} with {window}, {config}: {}", answer.text());
+        }
+        let answer = ask(&mut from, "GET", "/handles?1,1000,50", "");
+        assert_eq!(answer.status(), 200, "{config}: {}", answer.text());
+        let mut to = in_slot(&launcher, 1);
+        assert_eq!(ask(&mut from, "POST", "/send?1", "7").text(), "taken\n");
+        assert_eq!(wait_heard(&mut to, 1), ["post/0: 7"], "{config}");
     }
 }
 
@@ -245,6 +257,55 @@ fn links_outlive_the_master() {
     launcher.wait_after(mark, "ready", |event| event.is("ready"));
     let reached = eventually(|| ask(&mut from, "POST", "/send?1", "{}").text() == "taken\n");
     assert!(reached, "{}", launcher.story());
+}
+
+/// The user's descriptors that are on their way are more than this worker may open (`ETOOMANYREFS`, unix(7)): it waits, and
+/// only with what it has to send along, until there are fewer.
+#[test]
+fn too_many_descriptors_on_their_way_make_a_sender_wait_and_cost_nothing() {
+    let site = Site::new();
+    let plugin = guests::native("courier");
+    let user = if nix::unistd::geteuid().is_root() { "user: nobody, " } else { "" };
+    let launcher = site.run(&format!(
+        "
+services:
+  post: {{ plugin: {}, listen: 127.0.0.1:0, workers: 4, {user}limits: {{ request_timeout: 2m, stuck_timeout: 0s }} }}
+",
+        plugin.display()
+    ));
+    let pid =
+        |slot| launcher.wait("ready", |event| event.is("ready") && event.number("slot") == slot).number("pid") as u32;
+    let pids = [0, 1, 2, 3].map(pid);
+    let (mut limited, mut other, mut large) = (in_slot(&launcher, 0), in_slot(&launcher, 0), in_slot(&launcher, 2));
+    // The links are there.
+    assert_eq!(ask(&mut limited, "GET", "/handles?3,10,1", "").status(), 200);
+    assert_eq!(ask(&mut other, "POST", "/send?2", "1").text(), "taken\n");
+    assert_eq!(ask(&mut large, "GET", "/handles?1,10,1", "").status(), 200);
+    let before = pids.map(process::descriptors);
+    let signal = |pid: u32, signal| kill(Pid::from_raw(pid as i32), signal).expect("a worker");
+    signal(pids[1], Signal::SIGSTOP);
+    thread::scope(|scope| {
+        // As many as a link lets on their way, to a worker that receives nothing.
+        let waits = scope.spawn(|| ask(&mut large, "GET", "/handles?1,500,500", ""));
+        let on_their_way = process::descriptors_on_their_way_to(pids[1]);
+        assert!(eventually(|| process::descriptors_on_their_way_to(pids[1]) >= 60), "{on_their_way}");
+        let limit = before[0] as u64 + 20;
+        assert!(limit < 60, "{limit} is too much for this test");
+        process::limit_descriptors(pids[0], limit);
+        let blocked = scope.spawn(|| ask(&mut limited, "GET", "/handles?3,50,5", ""));
+        // Not so what needs no descriptor and goes to somebody else.
+        for _ in 0..500 {
+            assert_eq!(ask(&mut other, "POST", "/send?2", "1").text(), "taken\n");
+        }
+        assert!(!blocked.is_finished() && !waits.is_finished(), "nothing makes it wait");
+        signal(pids[1], Signal::SIGCONT);
+        for answer in [blocked, waits].map(|waiting| waiting.join().expect("no panic")) {
+            assert_eq!(answer.status(), 200, "{}", answer.text());
+        }
+    });
+    let none = eventually(|| pids.iter().zip(&before).all(|(pid, before)| process::descriptors(*pid) <= *before));
+    assert!(none, "{before:?} descriptors, then {:?}", pids.map(process::descriptors));
+    assert!(launcher.events_after(0, |event| event.is("exited")).is_empty(), "{}", launcher.story());
 }
 
 /// As the system's least user, if this runs as root: then the limits of descriptors in flight count.

@@ -12,6 +12,8 @@
 //! | `/heard` | what this worker got from others and from operators, oldest first, and forgets it |
 //! | `/deaf` | this worker takes no message any more until `/hear` |
 //!
+//! With `config: { inline: true }` messages are taken on the worker's loop instead of by a thread. Then `/deaf` does nothing.
+//!
 //! With `config: { dispatch: SERVICE }` it listens on a port of its own, which it logs, reads the first bytes of each
 //! connection and passes it to the worker of that service whose slot stands behind the question mark of the request's
 //! target: a dispatcher as one would write it, in thirty lines.
@@ -211,6 +213,13 @@ impl Pending {
         .await
     }
 
+    /// Forgets those that were taken.
+    fn look(&mut self) {
+        while let Poll::Ready(error) = self.poll(&mut Context::from_waker(Waker::noop())) {
+            worker_sdk::log::warn!("an echo was not taken: {error}");
+        }
+    }
+
     /// Ready when one was not taken, and why.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<String> {
         while let Some(first) = self.0.front_mut() {
@@ -231,6 +240,7 @@ impl Pending {
 #[serde(deny_unknown_fields, default)]
 struct Config {
     dispatch: Option<String>,
+    inline: bool,
 }
 
 /// Passes connections to the workers of a service, by what the client asks for.
@@ -284,6 +294,14 @@ fn pass_on(mut client: TcpStream, service: String) -> std::io::Result<()> {
 async fn start() -> Result<(), String> {
     let config: Config = worker_sdk::config().map_err(|error| error.to_string())?;
     config.dispatch.map_or(Ok(()), dispatch)?;
+    if config.inline {
+        let mut sending = Pending::default();
+        messages::on_message(move |message| {
+            sending.look();
+            sending.0.extend(take(message));
+        });
+        return Ok(());
+    }
     let mut messages = messages::messages();
     let listen = move || {
         messages::block_on(async {

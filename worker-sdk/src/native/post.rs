@@ -1,7 +1,8 @@
 //! Messages across the border: the plugin's side.
 
 use std::os::fd::{FromRawFd, OwnedFd};
-use std::task::{Context, Poll, Waker};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
 
 use bytes::Bytes;
 
@@ -60,6 +61,31 @@ impl Inbox {
         match self.early.take() {
             Some(message) => Poll::Ready(Some(message)),
             None => super::host().map_or(Poll::Ready(None), |host| host.receive(context)),
+        }
+    }
+}
+
+/// A function that is given every message by whoever wakes it: the worker's loop, which holds no lock then.
+struct Receiver(Mutex<Box<dyn FnMut(Message) + Send>>);
+
+/// See [`crate::messages::on_message`].
+pub(crate) fn on_message(receive: Box<dyn FnMut(Message) + Send>) {
+    Arc::new(Receiver(Mutex::new(receive))).wake();
+}
+
+impl Wake for Receiver {
+    fn wake(self: Arc<Self>) {
+        let Some(host) = super::host() else { return };
+        let waker = Waker::from(Arc::clone(&self));
+        let mut context = Context::from_waker(&waker);
+        // Held until there is no message: only then it can be woken again, by another thread at the most.
+        let mut receive = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Poll::Ready(Some(message)) = host.receive(&mut context) {
+            super::guard(|| {
+                super::enter();
+                receive(message);
+                abi::READY
+            });
         }
     }
 }

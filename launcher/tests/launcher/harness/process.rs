@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -109,6 +111,25 @@ pub(crate) fn forbid_descriptors(pid: u32) {
     let free = (0..).find(|number| fs::symlink_metadata(format!("/proc/{pid}/fd/{number}")).is_err());
     let limit = Rlimit { current: free, maximum: getrlimit(Resource::Nofile).maximum };
     prlimit(Pid::from_raw(pid as i32), Resource::Nofile, limit).expect("limit the descriptors of the process");
+}
+
+/// The process of an unprivileged user may have so many descriptors. As that user: limits of another's process need a
+/// capability that root has not everywhere.
+pub(crate) fn limit_descriptors(pid: u32, limit: u64) {
+    let owner = |field: &str| first_number(&status(pid, field).expect("the process runs")) as u32;
+    let mut prlimit = Command::new("prlimit");
+    prlimit.args([format!("--pid={pid}"), format!("--nofile={limit}:")]);
+    if nix::unistd::geteuid().is_root() {
+        prlimit.uid(owner("Uid:")).gid(owner("Gid:"));
+    }
+    assert!(prlimit.status().expect("prlimit of util-linux").success(), "limit the descriptors of the process");
+}
+
+/// Descriptors that were sent to the process and that it has not received, proc_pid_fdinfo(5).
+pub(crate) fn descriptors_on_their_way_to(pid: u32) -> u64 {
+    let sockets = fs::read_dir(format!("/proc/{pid}/fdinfo")).expect("read the descriptors of the process");
+    let texts = sockets.filter_map(Result::ok).filter_map(|socket| fs::read_to_string(socket.path()).ok());
+    texts.filter_map(|text| text.lines().find_map(|line| line.strip_prefix("scm_fds:")).map(first_number)).sum()
 }
 
 /// Lets it open as many again as this process may.
