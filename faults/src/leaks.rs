@@ -19,11 +19,20 @@ pub struct Footprint {
     pub resident: u64,
     /// Zombies among its children.
     pub zombies: usize,
+    /// Its spare workers.
+    pub spares: usize,
 }
+
+/// Descriptors that a master has for a spare worker: its channel, its pidfd twice, its output and its errors.
+const OF_A_SPARE: usize = 5;
 
 /// Every process of a run but for spare workers, which come and go as there is need.
 pub fn at_work(launcher: &Launcher) -> Vec<u32> {
-    launcher.family().into_iter().filter(|pid| !command(*pid).ends_with("worker spare")).collect()
+    launcher.family().into_iter().filter(|pid| !is_spare(*pid)).collect()
+}
+
+fn is_spare(pid: u32) -> bool {
+    command(pid).ends_with("worker spare")
 }
 
 fn command(pid: u32) -> String {
@@ -51,9 +60,20 @@ pub fn footprint(launcher: &Launcher, expected: usize, patience: Duration) -> Re
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok())
         .filter(|pid| process::state(*pid) == Some('Z') && process::parent(*pid) == Some(master))
         .count();
-    let descriptors = process::descriptor_kinds(master);
+    // A spare may be made at any moment.
+    let spares = || launcher.family().into_iter().filter(|pid| is_spare(*pid)).count();
+    let mut counted = (spares(), BTreeMap::new());
+    let alike = process::until(patience, || {
+        counted.1 = process::descriptor_kinds(master);
+        let before = std::mem::replace(&mut counted.0, spares());
+        before == counted.0
+    });
+    if !alike {
+        return Err(format!("its spare workers come and go for {patience:?}"));
+    }
+    let (spares, descriptors) = counted;
     let resident = process::resident(master).ok_or("the master is gone")?;
-    Ok(Footprint { master, descriptors, resident, zombies })
+    Ok(Footprint { master, descriptors, resident, zombies, spares })
 }
 
 /// Descriptors of which a master has as many as there are things, at most: of each plugin two generations and one that is
@@ -74,7 +94,8 @@ pub fn grown(early: &Footprint, late: &Footprint) -> Vec<String> {
         footprint.descriptors.iter().filter(|(kind, _)| bound(kind).is_none()).map(|(_, count)| count).sum::<usize>()
     };
     let (before, after) = (sum(early), sum(late));
-    if after > before + 4 {
+    let new_spares = late.spares.saturating_sub(early.spares) * OF_A_SPARE;
+    if after > before + new_spares + 4 {
         let more = late.descriptors.iter().filter_map(|(kind, count)| {
             let before = early.descriptors.get(kind).copied().unwrap_or_default();
             (*count > before && bound(kind).is_none()).then(|| format!("{kind}: {before} -> {count}"))
@@ -137,10 +158,14 @@ mod tests {
             descriptors: BTreeMap::from([("socket".to_owned(), 30)]),
             resident: 10_000,
             zombies: 0,
+            spares: 1,
         };
+        let sockets = |count: usize| BTreeMap::from([("socket".to_owned(), count)]);
         assert!(grown(&early, &early.clone()).is_empty());
+        assert!(grown(&early, &Footprint { descriptors: sockets(35), spares: 2, ..early.clone() }).is_empty());
         for late in [
-            Footprint { descriptors: BTreeMap::from([("socket".to_owned(), 35)]), ..early.clone() },
+            Footprint { descriptors: sockets(35), ..early.clone() },
+            Footprint { descriptors: sockets(40), spares: 2, ..early.clone() },
             Footprint { descriptors: BTreeMap::from([("/memfd:launcher-plugin".to_owned(), 19)]), ..early.clone() },
             Footprint { resident: 30_000, ..early.clone() },
             Footprint { zombies: 1, ..early.clone() },
