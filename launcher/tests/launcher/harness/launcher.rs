@@ -2,6 +2,7 @@
 //!
 //! Dropping it kills whatever it started, so that a failed test leaves nothing behind.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read};
 use std::os::fd::AsFd;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -168,6 +169,29 @@ impl Launcher {
         self.events_after(0, is_master).iter().map(|event| event.number("pid") as u32).collect()
     }
 
+    /// Kills whoever is known, and their descendants.
+    fn kill_all(&self) {
+        // First all stand still: the keeper would start another master, and the master another keeper. A child that it has
+        // not told of may be one, too. Before any is gone: then nothing tells whose they were.
+        let mut all = Vec::new();
+        let mut found = self.processes();
+        while !found.is_empty() {
+            for pid in &found {
+                let _ = kill(Pid::from_raw(*pid as i32), Signal::SIGSTOP);
+            }
+            all.append(&mut found);
+            let descendants = all.iter().flat_map(|pid| process::descendants(*pid));
+            // What it has told meanwhile counts, too.
+            let known = descendants.chain(self.processes());
+            let new: BTreeSet<u32> = known.filter(|pid| !all.contains(pid)).collect();
+            found.extend(new);
+        }
+        for pid in all {
+            // It may have ended by itself meanwhile.
+            let _ = kill(Pid::from_raw(pid as i32), Signal::SIGKILL);
+        }
+    }
+
     /// Every process that is known to be of this launcher, but for descendants.
     fn processes(&self) -> Vec<u32> {
         let keepers = self.events_after(0, |event| event.is("keeper_replaced"));
@@ -175,7 +199,11 @@ impl Launcher {
         // Workers of a master that was killed may be anybody's children.
         let workers = self.events_after(0, |event| event.is("spawned"));
         let workers = workers.iter().map(|event| event.number("pid") as u32);
-        let all = std::iter::once(self.pid()).chain(keepers).chain(self.masters()).chain(workers);
+        // A keeper that a master has made may not have been told of, but it is the parent of the next master.
+        let masters = self.masters();
+        let parents = masters.iter().filter_map(|pid| process::parent(*pid));
+        let all =
+            std::iter::once(self.pid()).chain(keepers).chain(masters.iter().copied()).chain(parents).chain(workers);
         let is_ours = |pid: &u32| *pid == self.pid() || process::is_a_launcher(*pid);
         all.filter(is_ours).collect()
     }
@@ -296,17 +324,16 @@ impl Drop for Launcher {
         if thread::panicking() {
             eprintln!("{}", self.story());
         }
-        // First all stand still: the keeper would start another master, and the master another keeper.
-        let mut all = self.processes();
-        for pid in &all {
-            let _ = kill(Pid::from_raw(*pid as i32), Signal::SIGSTOP);
-        }
-        // Before any is gone: then nothing tells whose they were.
-        let descendants: Vec<u32> = all.iter().flat_map(|pid| process::descendants(*pid)).collect();
-        all.extend(descendants);
-        for pid in all {
-            // It may have ended by itself meanwhile.
-            let _ = kill(Pid::from_raw(pid as i32), Signal::SIGKILL);
+        // Whoever still can write into the streams is a keeper or a master of which nothing is known yet, because what made
+        // it died before it could tell.
+        let deadline = Instant::now() + Duration::from_secs(5);
+        loop {
+            self.kill_all();
+            let seen = self.shared.seen();
+            if seen.open_streams == 0 || Instant::now() > deadline {
+                break;
+            }
+            drop(self.shared.changed.wait_timeout(seen, Duration::from_millis(50)));
         }
         let _ = self.child.wait();
     }
