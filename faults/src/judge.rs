@@ -2,7 +2,8 @@
 //!
 //! A worker that is killed takes the connections with it that it holds: nobody can keep those. The harness reads which
 //! they were while the worker stands still, before it dies. Only a failure on one of these is excused, once. A request
-//! that is refused, hangs, gets a wrong answer or is told to reconnect has no excuse, whoever died.
+//! that is refused, hangs, gets a wrong answer or is told to reconnect has no excuse, whoever died, but for a plain 500 of a
+//! plugin that got no memory at that moment.
 
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -23,6 +24,25 @@ pub struct Loss {
     pub clients: BTreeSet<u16>,
 }
 
+/// A time in which a worker of a service got no memory: then its plugin may answer 500, which is all that it can do.
+#[derive(Debug, Clone, Copy)]
+pub struct Want {
+    /// The service.
+    pub service: &'static str,
+    /// When it began.
+    pub from: Instant,
+    /// When it was over.
+    pub until: Instant,
+}
+
+impl Want {
+    fn excuses(&self, incident: &Incident) -> bool {
+        matches!(&incident.trouble, Trouble::Wrong(what) if what.starts_with("status 500 "))
+            && incident.service == self.service
+            && (self.from..=self.until).contains(&incident.at)
+    }
+}
+
 /// What became of the complaints.
 #[derive(Debug, Default)]
 pub struct Verdict {
@@ -33,10 +53,14 @@ pub struct Verdict {
 }
 
 /// Judges every complaint.
-pub fn judge(incidents: &[Incident], losses: &[Loss]) -> Verdict {
+pub fn judge(incidents: &[Incident], losses: &[Loss], wants: &[Want]) -> Verdict {
     let mut used = BTreeSet::new();
     let mut verdict = Verdict::default();
     for (number, incident) in incidents.iter().enumerate() {
+        if wants.iter().any(|want| want.excuses(incident)) {
+            verdict.excused += 1;
+            continue;
+        }
         let excuse = losses.iter().enumerate().find(|(loss_number, loss)| {
             matches!(incident.trouble, Trouble::Failed(_))
                 && incident.service == loss.service
@@ -83,19 +107,19 @@ mod tests {
     }
 
     fn guilty(incidents: &[Incident], losses: &[Loss]) -> usize {
-        judge(incidents, losses).guilty.len()
+        judge(incidents, losses, &[]).guilty.len()
     }
 
     #[test]
     fn a_failure_on_a_connection_that_a_killed_worker_held_is_excused() {
         let begin = Instant::now();
-        let verdict = judge(&[incident(begin)], &[loss(begin + 2 * S)]);
+        let verdict = judge(&[incident(begin)], &[loss(begin + 2 * S)], &[]);
         assert_eq!((verdict.guilty.len(), verdict.excused), (0, 1));
     }
 
     #[test]
     fn a_failure_without_a_kill_is_not_excused() {
-        assert_eq!(judge(&[incident(Instant::now())], &[]).guilty, [0]);
+        assert_eq!(judge(&[incident(Instant::now())], &[], &[]).guilty, [0]);
     }
 
     #[test]
@@ -119,7 +143,7 @@ mod tests {
     fn a_kill_excuses_each_connection_once() {
         let begin = Instant::now();
         let other = Incident { port: 40001, ..incident(begin) };
-        assert_eq!(judge(&[incident(begin), incident(begin), other], &[loss(begin + 2 * S)]).guilty, [1]);
+        assert_eq!(judge(&[incident(begin), incident(begin), other], &[loss(begin + 2 * S)], &[]).guilty, [1]);
     }
 
     #[test]
@@ -130,5 +154,20 @@ mod tests {
         for trouble in troubles {
             assert_eq!(guilty(&[Incident { trouble, ..incident(begin) }], &[loss(begin + 2 * S)]), 1);
         }
+    }
+
+    #[test]
+    fn only_a_500_at_the_time_and_of_the_service_that_had_no_memory_is_excused() {
+        let begin = Instant::now();
+        let want = |service, from: u32, until: u32| Want { service, from: begin + from * S, until: begin + until * S };
+        let answered = |what: &str| Incident { trouble: Trouble::Wrong(what.to_owned()), ..incident(begin) };
+        let guilty = |incident: Incident, want: Want| judge(&[incident], &[], &[want]).guilty.len();
+        let poor = "status 500 500 Internal Server Error";
+        assert_eq!(guilty(answered(poor), want("victim", 2, 4)), 0);
+        assert_eq!(guilty(answered(poor), want("victim", 4, 5)), 1);
+        assert_eq!(guilty(answered(poor), want("victim", 1, 2)), 1);
+        assert_eq!(guilty(answered(poor), want("judge", 2, 4)), 1);
+        assert_eq!(guilty(answered("version 1 after the promotion of 2"), want("victim", 2, 4)), 1);
+        assert_eq!(guilty(incident(begin), want("victim", 2, 4)), 1);
     }
 }

@@ -131,7 +131,7 @@ pub fn run(options: &Options, mut say: impl FnMut(&str)) -> Result<Outcome, Stri
         say(&line);
         outcome.steps.push(line);
         let (incidents, losses) = (world.ledger.incidents(), &world.losses);
-        let verdict = judge(&incidents, losses);
+        let verdict = judge(&incidents, losses, &world.wants);
         let row = outcome.rows.entry(step.fault.name).or_default();
         row.times += 1;
         match settled {
@@ -164,7 +164,7 @@ pub fn run(options: &Options, mut say: impl FnMut(&str)) -> Result<Outcome, Stri
     }
     crowd.stop()?;
     let incidents = world.ledger.incidents();
-    let verdict = judge(&incidents, &world.losses);
+    let verdict = judge(&incidents, &world.losses, &world.wants);
     outcome.failures.retain(|failure| !failure.starts_with(COMPLAINT));
     complain(&mut outcome, &incidents, &verdict, begun);
     outcome.excused = verdict.excused;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clients::{Group, Habit};
-use crate::judge::Loss;
+use crate::judge::{Loss, Want};
 use crate::launcher::{Launcher, PATIENCE};
 use crate::ledger::Ledger;
 use crate::options::Options;
@@ -65,6 +65,8 @@ pub struct World {
     pub services: BTreeMap<&'static str, Wanted>,
     /// Connections that had to be lost.
     pub losses: Vec<Loss>,
+    /// When plugins got no memory.
+    pub wants: Vec<Want>,
     /// What its processes are made to believe.
     pub tamper: Tamper,
     /// What the configuration says besides, as a fault has set it.
@@ -169,7 +171,16 @@ impl World {
             let ready = |fact: &crate::launcher::Fact| fact.of("ready", name);
             launcher.wait(0, wanted.workers as usize, PATIENCE, "ready worker", ready)?;
         }
-        let world = Self { site, launcher, ledger: Arc::default(), services, losses: Vec::new(), tamper, edits };
+        let world = Self {
+            site,
+            launcher,
+            ledger: Arc::default(),
+            services,
+            losses: Vec::new(),
+            wants: Vec::new(),
+            tamper,
+            edits,
+        };
         Ok((world, prepared))
     }
 

@@ -8,6 +8,7 @@ use rustix::process::{Resource, Signal};
 
 use super::Scene;
 use crate::group::Group;
+use crate::judge::Want;
 use crate::launcher::Fact;
 use crate::process;
 use crate::world::{MORTALS, RUST_SERVICE, VERSIONED, WILD};
@@ -30,6 +31,7 @@ impl Scene<'_> {
         let size = process::address_space(pid).ok_or("the worker is gone")?;
         let more = self.random.below(3) * 256;
         self.world.tamper.stop_before_abort(Some(pid))?;
+        let from = Instant::now();
         let before = process::limit(pid, Resource::As, Some((size + more) << 10))?;
         // Strangers, who never say what they want: each costs whoever accepts him some memory.
         let address = self.world.service(service).address;
@@ -47,6 +49,9 @@ impl Scene<'_> {
             process::limit(pid, Resource::As, before)?;
             process::signal(pid, Signal::CONT);
         }
+        // What was answered in the last moment is read a moment later.
+        let until = Instant::now() + Duration::from_secs(1);
+        self.world.wants.push(Want { service, from, until });
         let end = match lost {
             None if stands => return Err(format!("worker {pid} of {service} ended without memory, and not by abort")),
             None => "went on".to_owned(),
