@@ -14,6 +14,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::process;
+use crate::tamper::Tamper;
 
 /// The variable that marks every process of a run, workers of native plugins included: what is left behind is found.
 pub const MARK: &str = "FAULTS_RUN";
@@ -80,13 +81,20 @@ pub struct Launcher {
 }
 
 impl Launcher {
-    /// Starts `binary run config`, whose state directory is `state`.
+    /// Starts `binary run config`, whose state directory is `state`, with what `tamper` needs in its environment.
     ///
     /// # Errors
     /// It does not start.
-    pub fn start(binary: &Path, config: &Path, state: &Path, mark: &str) -> Result<Self, String> {
+    pub fn start(
+        binary: &Path,
+        config: &Path,
+        state: &Path,
+        mark: &str,
+        tamper: Option<&Tamper>,
+    ) -> Result<Self, String> {
         let mut command = Command::new(binary);
         command.arg("run").arg(config).env(MARK, mark).stdin(Stdio::null());
+        command.envs(tamper.into_iter().flat_map(Tamper::variables));
         command.stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(|error| format!("cannot start {}: {error}", binary.display()))?;
         let log = Arc::new(Log::default());

@@ -1,7 +1,6 @@
 //! A directory with a configuration, plugins and a state directory, for one launcher.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
@@ -49,8 +48,12 @@ impl Site {
     /// # Errors
     /// It cannot be written or started.
     pub fn run(&self, binary: &Path, services: &str) -> Result<Launcher, String> {
+        self.start(binary, services, None)
+    }
+
+    fn start(&self, binary: &Path, services: &str, tamper: Option<&Tamper>) -> Result<Launcher, String> {
         self.write("config.yaml", self.config(services))?;
-        Launcher::start(binary, &self.path("config.yaml"), &self.state(), &self.mark)
+        Launcher::start(binary, &self.path("config.yaml"), &self.state(), &self.mark, tamper)
     }
 
     /// The same; its processes believe what they are told.
@@ -58,12 +61,7 @@ impl Site {
     /// # Errors
     /// As [`Site::run`].
     pub fn run_tampered(&self, binary: &Path, services: &str, tamper: &Tamper) -> Result<Launcher, String> {
-        let script = format!("#!/bin/sh\nexec env {} {binary:?} \"$@\"\n", tamper.variables());
-        self.write("tampered", script)?;
-        let path = self.path("tampered");
-        let executable = fs::set_permissions(&path, fs::Permissions::from_mode(0o755));
-        executable.map_err(|error| format!("cannot make {} executable: {error}", path.display()))?;
-        self.run(&path, services)
+        self.start(binary, services, Some(tamper))
     }
 
     /// A whole configuration.
