@@ -40,6 +40,15 @@ impl Scene<'_> {
         }
         let before = self.world.launcher.serving()?;
         process::signal(master, Signal::KILL);
+        let back = self.another_master(master)?;
+        if !during_a_reload && let Some((pid, service)) = before.iter().find(|(pid, _)| !process::runs(*pid)) {
+            return Err(format!("worker {pid} of {service} did not survive its master"));
+        }
+        Ok(format!("status answers after {} ms{said}", back.as_millis()))
+    }
+
+    /// Waits until a master answers after the death of this one; how long that took.
+    pub(super) fn another_master(&self, master: u32) -> Result<Duration, String> {
         let killed = Instant::now();
         let mut last = String::new();
         let answered = process::until(Duration::from_secs(10), || {
@@ -60,11 +69,7 @@ impl Scene<'_> {
         if !answered {
             return Err(format!("no master answers within 10 s of the death of the last: {last}"));
         }
-        let back = killed.elapsed();
-        if !during_a_reload && let Some((pid, service)) = before.iter().find(|(pid, _)| !process::runs(*pid)) {
-            return Err(format!("worker {pid} of {service} did not survive its master"));
-        }
-        Ok(format!("status answers after {} ms{said}", back.as_millis()))
+        Ok(killed.elapsed())
     }
 
     pub(super) fn keeper_killed(&mut self) -> Result<String, String> {

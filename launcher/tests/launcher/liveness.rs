@@ -13,24 +13,19 @@ use crate::harness::{Event, Launcher, PATIENCE, Site, guests, process};
 
 /// Services of one worker each that runs the plugin which misbehaves, and gives up on it after 3 seconds.
 fn misbehave(site: &Site, services: &[&str]) -> Launcher {
-    misbehave_for(site, services, "3s")
-}
-
-fn misbehave_for(site: &Site, services: &[&str], timeout: &str) -> Launcher {
-    let plugin = guests::native("misbehave");
-    let entry = |name: &&str| {
-        let (plugin, limits) = (plugin.display(), format!("{{ stuck_timeout: {timeout} }}"));
-        format!("  {name}: {{ plugin: {plugin}, listen: 127.0.0.1:0, workers: 1, limits: {limits} }}\n")
-    };
-    site.run(&format!("\nservices:\n{}", services.iter().map(entry).collect::<String>()))
+    watched(site, services, "misbehave", "3s")
 }
 
 /// Services of one worker each whose plugin owns its socket and a loop, and gives up on it after 3 seconds.
 fn loops(site: &Site, services: &[&str]) -> Launcher {
-    let plugin = guests::native("misbehave-loop");
+    watched(site, services, "misbehave-loop", "3s")
+}
+
+fn watched(site: &Site, services: &[&str], plugin: &str, timeout: &str) -> Launcher {
+    let plugin = guests::native(plugin);
     let entry = |name: &&str| {
-        let plugin = plugin.display();
-        format!("  {name}: {{ plugin: {plugin}, listen: 127.0.0.1:0, workers: 1, limits: {{ stuck_timeout: 3s }} }}\n")
+        let (plugin, limits) = (plugin.display(), format!("{{ stuck_timeout: {timeout} }}"));
+        format!("  {name}: {{ plugin: {plugin}, listen: 127.0.0.1:0, workers: 1, limits: {limits} }}\n")
     };
     site.run(&format!("\nservices:\n{}", services.iter().map(entry).collect::<String>()))
 }
@@ -141,7 +136,7 @@ fn nobody_is_blamed_when_the_whole_machine_stands_still() {
 fn a_worker_that_is_stuck_when_its_master_dies_is_replaced_by_the_next() {
     let site = Site::new();
     // So long that a busy machine does not let the first master find it.
-    let launcher = misbehave_for(&site, &["x"], "8s");
+    let launcher = watched(&site, &["x"], "misbehave", "8s");
     let address = launcher.address("x");
     let pid = launcher.workers(1)[0];
     let looping = ask(&address, "/loop");

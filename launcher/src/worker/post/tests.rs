@@ -125,7 +125,8 @@ fn who_does_not_listen_says_so_and_who_is_gone_is_told() {
         assert_eq!(taken(&send(&one, text(1, 9), vec![])).await, Outcome::Told(Fate::NotWanted));
         assert!(two.receive(&mut Context::from_waker(Waker::noop())).is_pending());
         let waiting = send(&one, text(2, 9), vec![]);
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        // It has come, and nobody has taken it.
+        until(|| two.desk().inbox.len() == 1).await;
         let link = two.desk().links.values().next().cloned().expect("a link");
         link.close();
         assert_eq!(taken(&waiting).await, Outcome::Gone);
