@@ -58,7 +58,7 @@ fn heard(connection: &mut Connection) -> Vec<String> {
     serde_json::from_str(&text).expect("a list of texts")
 }
 
-fn wait_heard(connection: &mut Connection, count: usize) -> Vec<String> {
+pub(super) fn wait_heard(connection: &mut Connection, count: usize) -> Vec<String> {
     let mut all = Vec::new();
     let came = eventually(|| {
         all.extend(heard(connection));
