@@ -31,7 +31,8 @@ pub enum ToWorker {
         #[serde(default)]
         purpose: wasm_host::Purpose,
     },
-    /// Stop accepting, finish what is in flight, exit 0. The deadline is the master's. A second one replaces the first.
+    /// Stop accepting, finish what is in flight, exit 0. The deadline is the master's. A second one replaces the first, and
+    /// is answered by [`ToMaster::NotAccepting`] as the first was.
     Drain {
         /// Other workers of the service that serve on. With any, connections are handed over to them instead of being
         /// closed. Descriptor: the sending end of the service's hand-over.

@@ -265,7 +265,10 @@ impl Master {
         let spawned = clock.read(then.spawned);
         let (accepts, failure) = (then.accepts, then.failure.clone());
         let sockets = BTreeSet::new();
-        self.workers.insert(id, Running { service: key, name, child, spawned, accepts, sockets, failure, stuck: None });
+        self.workers.insert(
+            id,
+            Running { service: key, name, child, spawned, accepts, leaves: false, sockets, failure, stuck: None },
+        );
         if state.serves() {
             self.begin_accepting(key, id);
         }

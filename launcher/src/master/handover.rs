@@ -39,8 +39,9 @@ impl Pair {
 
 impl Master {
     /// Tell a worker to leave: to those that stay, if there are any.
-    pub(super) fn send_off(&self, key: ServiceKey, worker: WorkerId) {
-        let (Some(service), Some(running)) = (self.services.get(&key), self.workers.get(&worker)) else { return };
+    pub(super) fn send_off(&mut self, key: ServiceKey, worker: WorkerId) {
+        let (Some(service), Some(running)) = (self.services.get(&key), self.workers.get_mut(&worker)) else { return };
+        running.leaves = true;
         let staying = service.pool.workers().filter(|(id, other)| *id != worker && other.state.serves()).count();
         let successors = u32::try_from(staying).unwrap_or(u32::MAX);
         if let Some(dispatcher) = &service.dispatcher {
@@ -52,6 +53,24 @@ impl Master {
             }
             _ => {
                 running.child.send(ToWorker::Drain { successors: 0 }, Vec::new());
+            }
+        }
+    }
+
+    /// Another generation serves: those that were told to leave earlier pass on to it what nobody has taken from them so
+    /// far. Otherwise a client of theirs could be answered by one generation after the next but one was promoted.
+    pub(super) fn ask_again(&mut self, key: ServiceKey) {
+        let Some(service) = self.services.get(&key).filter(|service| service.hand_over.is_some()) else { return };
+        let speaks_http = |generation| {
+            service.generations.get(&generation).is_some_and(|generation| !generation.pinned.plugin.owns_sockets())
+        };
+        let leaving = service.pool.workers().filter(|(_, worker)| matches!(worker.state, pool::State::Draining { .. }));
+        let leaving: Vec<WorkerId> =
+            leaving.filter(|(_, worker)| speaks_http(worker.generation)).map(|(id, _)| id).collect();
+        for id in leaving {
+            if let Some(running) = self.workers.get_mut(&id).filter(|running| running.leaves) {
+                running.accepts = true;
+                self.send_off(key, id);
             }
         }
     }

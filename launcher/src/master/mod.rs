@@ -243,6 +243,8 @@ struct Running {
     spawned: Instant,
     /// It may still accept connections.
     accepts: bool,
+    /// It was told to leave.
+    leaves: bool,
     /// The sockets that it was given after its assignment: number of the listener, and which of it.
     sockets: BTreeSet<(u64, usize)>,
     /// What it said of its own failure.

@@ -150,6 +150,7 @@ impl Master {
             child,
             spawned: Instant::now(),
             accepts: true,
+            leaves: false,
             sockets: BTreeSet::new(),
             failure: None,
             stuck: None,
@@ -169,6 +170,7 @@ impl Master {
         service.outcome = Outcome::Serving;
         service.promotion = Some(Promotion { generation, trigger, took_ms });
         self.release_listeners();
+        self.ask_again(key);
         self.tell_promotion(key, None);
         if self.services.get(&key).is_some_and(|service| service.promotion.is_some()) {
             let events = self.events.clone();

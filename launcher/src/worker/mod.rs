@@ -344,9 +344,11 @@ impl Life {
         });
         let (left, leaver, leaving) = (Arc::clone(&self.left), Arc::clone(&self.channel), Arc::clone(&self.said));
         tokio::spawn(async move {
-            left.notified().await;
-            leaving.left.store(true, Ordering::Relaxed);
-            drop(leaver.send(&ToMaster::NotAccepting, &[]).await);
+            loop {
+                left.notified().await;
+                leaving.left.store(true, Ordering::Relaxed);
+                drop(leaver.send(&ToMaster::NotAccepting, &[]).await);
+            }
         });
         if let Some(hub) = &hub {
             let (hub, asker) = (Arc::clone(hub), Arc::clone(&self.channel));

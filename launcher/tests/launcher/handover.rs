@@ -403,6 +403,37 @@ fn a_successor_that_dies_before_it_takes_loses_nothing() {
 }
 
 #[test]
+fn after_a_promotion_nobody_is_answered_by_an_older_generation_that_its_successor_took_too_little_from() {
+    let site = Site::new();
+    for version in 1..4 {
+        site.write(&format!("{version}.wasm"), guests::hello(version));
+    }
+    let config = |version: u32, connections: u32| {
+        format!(
+            "services: {{ hello: {{ plugin: {version}.wasm, listen: 127.0.0.1:0, workers: 1, \
+             limits: {{ connections: {connections} }} }} }}"
+        )
+    };
+    let launcher = site.run(&config(1, 1000));
+    let mut kept = idle(&launcher.address("hello"), 100);
+    let change = |version, connections| {
+        let mark = launcher.mark();
+        site.replace("config.yaml", config(version, connections).as_bytes());
+        launcher.wait_after(mark, "promoted", |event| event.is("promoted"));
+    };
+    // It takes a message of 64 whole, and is full for a long time then.
+    change(2, 1);
+    let mut answers = BTreeMap::new();
+    for connection in &mut kept {
+        let text = connection.request("GET", "/", &[], b"").expect("an answer").text();
+        *answers.entry(text).or_insert(0) += 1;
+    }
+    assert_eq!(answers, BTreeMap::from([(guests::greeting(1), 36), (guests::greeting(2), 64)]));
+    change(3, 1000);
+    assert_answered(&mut kept, &guests::greeting(3));
+}
+
+#[test]
 fn without_a_successor_connections_are_told_to_close() {
     let site = Site::new();
     site.write("hello.wasm", guests::hello(1));

@@ -188,7 +188,7 @@ pub enum Event<'a> {
         reason: &'a str,
     },
     /// The listeners were let go for a drain, and every connection was asked to leave: no connection is accepted from
-    /// now on, and no request begun on one that stands idle, if there are successors.
+    /// now on, and no request begun on one that stands idle, if there are successors. Told again after a second order.
     NotAccepting,
     /// Connections cannot be handed over: they are closed as without a successor.
     HandOverFailing {

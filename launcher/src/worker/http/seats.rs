@@ -28,7 +28,8 @@ impl Control {
     }
 
     /// Stop accepting and pass the connections to `successors` other workers, each when it stands between two
-    /// requests; `give` is the sending end of the service's pair. [`Server::serve`] then returns.
+    /// requests; `give` is the sending end of the service's pair. [`Server::serve`] then returns. A second time: there are
+    /// others who may take what nobody took, and once all were asked again that is told again.
     pub fn hand_over(&self, give: OwnedFd, successors: u32) {
         *self.seats.errand.lock().unwrap_or_else(PoisonError::into_inner) = Some(Errand { give, successors });
         self.seats.draining.store(true, Release);
@@ -127,6 +128,11 @@ impl Seats {
 
     pub(super) fn errand(&self) -> Option<Errand> {
         self.errand.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// The order to leave has come once more.
+    pub(super) fn is_asked_again(&self) -> bool {
+        self.errand.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
     pub(super) fn depart(&self, departure: Departure) {

@@ -423,6 +423,9 @@ async fn close<P: HttpPlugin>(shared: &Arc<Shared<P>>, mut receiver: Option<Rece
             if shared.seats.is_empty() {
                 return;
             }
+            if shared.seats.errand().is_some() {
+                shared.tell_left_again();
+            }
             tokio::select! {
                 () = shared.seats.woken() => {}
                 // A worker that was told later may still have sent some.
@@ -453,6 +456,12 @@ impl<P: HttpPlugin> Shared<P> {
         if !self.seats.left.swap(true, AcqRel) {
             (self.report)(Event::NotAccepting);
         }
+    }
+
+    /// The same, to who has asked once more.
+    pub(super) fn tell_left_again(&self) {
+        self.seats.left.store(false, Release);
+        self.tell_left();
     }
 
     /// Tells that a proxy did not say whose a connection is, but not of every one: anybody may connect.

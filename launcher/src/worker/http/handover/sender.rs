@@ -12,6 +12,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Release;
 use std::time::Duration;
 
 use tokio::io::Interest;
@@ -59,6 +60,13 @@ pub(in crate::worker::http) async fn hand_over<P: HttpPlugin>(
     })
 }
 
+/// Of so many connections, those that are asked at once: for several successors in small parts, or one of them might get
+/// everything.
+fn batch(connections: usize, successors: u32) -> usize {
+    let parts = if successors > 1 { 4 * successors as usize } else { 1 };
+    connections.div_ceil(parts).clamp(1, BATCH)
+}
+
 struct Sender<'a, P> {
     shared: &'a Arc<Shared<P>>,
     /// Shared by all senders of the service.
@@ -84,14 +92,12 @@ impl<'a, P: HttpPlugin> Sender<'a, P> {
     fn new(shared: &'a Arc<Shared<P>>, errand: Errand) -> io::Result<Self> {
         let (receipts, receipt) = passing::pair()?;
         let unasked: VecDeque<_> = shared.seats.tracks().into();
-        // For several successors in small parts, or one of them might get everything.
-        let parts = if errand.successors > 1 { 4 * errand.successors as usize } else { 1 };
         Ok(Self {
             shared,
             give: readiness::register(errand.give, Interest::WRITABLE)?,
             receipts: readiness::register(receipts, Interest::READABLE)?,
             receipt,
-            batch: unasked.len().div_ceil(parts).clamp(1, BATCH),
+            batch: batch(unasked.len(), errand.successors),
             unasked,
             departed: VecDeque::new(),
             unreceived: 0,
@@ -109,6 +115,9 @@ impl<'a, P: HttpPlugin> Sender<'a, P> {
                 return Ok(Ended::CalledOff);
             }
             self.count_receipts();
+            if let Some(errand) = seats.errand() {
+                self.begin_again(&errand);
+            }
             // In this order: a connection is among the departures before its seat is free.
             let none_open = seats.is_empty();
             self.departed.append(&mut seats.departures());
@@ -154,6 +163,15 @@ impl<'a, P: HttpPlugin> Sender<'a, P> {
                 }
             }
         }
+    }
+
+    /// There are others now who may take what is left here.
+    fn begin_again(&mut self, errand: &Errand) {
+        self.unasked = self.shared.seats.tracks().into();
+        self.batch = batch(self.unasked.len(), errand.successors);
+        self.retrying = None;
+        self.patience.renew();
+        self.shared.seats.left.store(false, Release);
     }
 
     fn count_receipts(&mut self) {
@@ -235,7 +253,7 @@ impl<'a, P: HttpPlugin> Sender<'a, P> {
     async fn pause(&mut self) {
         let until = Instant::now() + self.retrying.unwrap_or(RETRY_MIN);
         let seats = &self.shared.seats;
-        while !seats.closing() && !seats.is_empty() && Instant::now() < until {
+        while !seats.closing() && !seats.is_asked_again() && !seats.is_empty() && Instant::now() < until {
             tokio::select! {
                 () = seats.woken() => {}
                 () = sleep_until(until) => {}

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use super::super::HEAD_MAX;
+use super::super::{Event, HEAD_MAX};
 use super::{Client, Served, limits, serve_with, soon};
 use crate::channel::Limits;
 use crate::sys::passing;
@@ -379,6 +379,44 @@ async fn while_nobody_takes_the_old_worker_serves_on() {
     for client in &mut clients {
         assert_served_by(client, &new).await;
     }
+}
+
+#[tokio::test]
+async fn what_nobody_took_is_asked_again_when_somebody_may_and_that_is_told() {
+    let (service, old, mut clients) = succession::<3>().await;
+    let told = || {
+        let events = old.events.lock().expect("no panic");
+        events.iter().filter(|event| **event == Event::NotAccepting.to_string()).count()
+    };
+    service.send_off(&old);
+    for client in &mut clients {
+        assert_served_by(client, &old).await;
+    }
+    until("the first word", || told() == 1).await;
+    let new = service.succeed(&old);
+    until("the second word", || told() == 2).await;
+    for client in &mut clients {
+        assert_served_by(client, &new).await;
+    }
+    gone(old).await;
+}
+
+#[tokio::test]
+async fn who_has_nobody_to_pass_on_to_says_so_a_second_time() {
+    let (service, old, [mut client]) = succession().await;
+    client.send("GET /wait HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    soon("the handler", old.plugin.waiting.notified()).await;
+    old.control.drain();
+    let told = |times| {
+        let events = old.events.lock().expect("no panic");
+        events.iter().filter(|event| **event == Event::NotAccepting.to_string()).count() == times
+    };
+    until("the first word", || told(1)).await;
+    service.send_off(&old);
+    until("the second word", || told(2)).await;
+    old.plugin.release.notify_one();
+    assert!(client.reply().await.closes());
+    gone(old).await;
 }
 
 #[tokio::test]
