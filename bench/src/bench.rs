@@ -95,6 +95,15 @@ impl Bench {
         self.shapes.get_or_init(build).clone()
     }
 
+    /// The least that answers a request, as somebody builds it who wants it small.
+    pub(crate) fn least_component(&self) -> Result<PathBuf, String> {
+        let small = ["opt-level=\"s\"", "lto=true", "codegen-units=1", "panic=\"abort\""];
+        let small: Vec<String> =
+            small.iter().flat_map(|setting| ["--config".to_owned(), format!("profile.release.{setting}")]).collect();
+        let more: Vec<&str> = ["-p", "least"].into_iter().chain(small.iter().map(String::as_str)).collect();
+        self.component(&self.project.join("launcher/tests/guests/Cargo.toml"), &more, "least.wasm")
+    }
+
     /// A hello of WASI 0.3.
     pub(crate) fn wasi03_hello(&self) -> Result<PathBuf, String> {
         let build = || {
