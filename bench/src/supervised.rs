@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -157,14 +158,28 @@ pub(crate) fn milliseconds(from: Instant, to: Instant) -> f64 {
     to.saturating_duration_since(from).as_secs_f64() * 1e3
 }
 
+/// How long after a try the next one begins, which does not wait for it: a server may keep a connection that it never
+/// answers.
+const NEXT_TRY: Duration = Duration::from_millis(10);
+
 /// Asks until something is answered that is right: milliseconds since `from`.
 pub(crate) fn until(from: Instant, address: std::net::SocketAddr, is_it: impl Fn(&str) -> bool) -> Result<f64, String> {
     let deadline = from + START;
-    loop {
-        match crate::load::ask(address, Duration::from_secs(2)) {
-            Ok(answer) if is_it(&answer) => return Ok(milliseconds(from, Instant::now())),
-            _ if Instant::now() > deadline => return Err(format!("{address} does not answer as it should")),
-            _ => std::thread::sleep(Duration::from_micros(200)),
+    let (answers, answered) = mpsc::channel();
+    while Instant::now() < deadline {
+        let answers = answers.clone();
+        std::thread::spawn(move || {
+            if let Ok(answer) = crate::load::ask(address, Duration::from_secs(2)) {
+                // Nobody waits for it after the first that was right.
+                let _ = answers.send((answer, Instant::now()));
+            }
+        });
+        let next = Instant::now() + NEXT_TRY;
+        while let Ok((answer, at)) = answered.recv_timeout(next.saturating_duration_since(Instant::now())) {
+            if is_it(&answer) {
+                return Ok(milliseconds(from, at));
+            }
         }
     }
+    Err(format!("{address} does not answer as it should"))
 }
