@@ -30,6 +30,8 @@ use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
+use super::let_go;
+
 /// `EPOLLEXCLUSIVE` as fdinfo shows it.
 const EXCLUSIVE_BIT: u32 = 1 << 28;
 
@@ -136,6 +138,10 @@ impl Acceptor {
 
     /// As [`accept`](Self::accept). While it is pending this process stands in the wait queue of the listener.
     pub fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(Stream, PeerAddress)>> {
+        if let_go::has_begun() {
+            // Another thread dies, and all with it. What is not accepted is another process's.
+            return Poll::Pending;
+        }
         self.arm(Armed::Turn)?;
         loop {
             let mut ready = ready!(self.io.poll_read_ready(cx))?;
@@ -161,6 +167,9 @@ impl Acceptor {
     /// # Errors
     /// As epoll_ctl(2).
     pub fn poll_came(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let_go::has_begun() {
+            return Poll::Pending;
+        }
         self.arm(Armed::Watch)?;
         let mut ready = ready!(self.io.poll_read_ready(cx))?;
         ready.clear_ready();
@@ -277,6 +286,9 @@ fn register(listener: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
 /// accept4(2), repeated over signals.
 fn accept_one(listener: &OwnedFd) -> Result<(OwnedFd, Option<SocketAddr>), Errno> {
     loop {
+        if let_go::has_begun() {
+            return Err(Errno::AGAIN);
+        }
         match net::acceptfrom_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
             Ok((socket, address)) => {
                 return Ok((socket, address.and_then(|any| any.try_into().ok())));

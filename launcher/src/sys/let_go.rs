@@ -7,12 +7,13 @@
 //! Connections are not closed: another thread runs on, may open a file in the meantime, which would get the number of a
 //! connection, and would write a response into it. They are replaced by a socket without a peer. Neither are they shut
 //! down, because one that was handed over is another process's by now. Listeners and datagram sockets are everybody's and
-//! stay open; only this process is not woken for them any more.
+//! stay open; only this process is not woken for them any more, and whoever was woken before asks [`has_begun`].
 
 #![expect(unsafe_code, reason = "system calls in the handler of a signal")]
 
 use std::ffi::c_int;
 use std::mem::MaybeUninit;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// Bytes of the list of descriptors that are read at once, on the stack of the handler.
 const LISTED: usize = 4096;
@@ -24,10 +25,18 @@ const MOST: u64 = 1 << 16;
 const NAME: usize = 19;
 const LENGTH: usize = 16;
 
+static BEGUN: AtomicBool = AtomicBool::new(false);
+
+/// Whether this process lets go of what it has: what it accepts from then on is lost with it.
+pub fn has_begun() -> bool {
+    BEGUN.load(Relaxed)
+}
+
 /// Drops every connection of this process but the one that `kept` is, whatever its numbers.
 ///
 /// Async-signal-safe.
 pub fn connections(kept: c_int) {
+    BEGUN.store(true, Relaxed);
     let kept = inode(kept);
     let gone = without_peer();
     each_descriptor(|descriptor| {
@@ -139,7 +148,7 @@ fn number(name: &[u8]) -> Option<c_int> {
 mod tests {
     use std::io::{Read as _, Write as _};
     use std::net::{TcpListener, TcpStream};
-    use std::os::fd::AsRawFd as _;
+    use std::os::fd::{AsRawFd as _, OwnedFd};
     use std::os::unix::net::UnixStream;
     use std::process::Command;
 
@@ -153,6 +162,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
         let mut client = TcpStream::connect(listener.local_addr().expect("an address")).expect("connected");
         let (mut accepted, _) = listener.accept().expect("accepted");
+        let _waiting = TcpStream::connect(listener.local_addr().expect("an address")).expect("connected");
         let (mut kept, mut other) = UnixStream::pair().expect("a pair");
         let also_kept = kept.try_clone().expect("duplicated");
         // The other end of what is kept, and of what is let go, must be another process's for this.
@@ -177,7 +187,10 @@ mod tests {
         assert_eq!(&told, b"ended", "the client of a connection that was let go");
         assert!(also_kept.peer_addr().is_ok(), "it is kept by whatever number");
         assert!(accepted.write_all(b"after").is_err(), "its number is nobody else's");
-        assert!(listener.local_addr().is_ok(), "a listener is everybody's");
+        let listener = OwnedFd::from(listener);
+        let taken = crate::sys::accept::accept_now(&listener).expect("no failure");
+        assert!(taken.is_none(), "whoever waits is not for a process that dies");
+        assert!(TcpListener::from(listener).accept().is_ok(), "a listener is everybody's");
     }
 
     fn victim(act: &str) {
