@@ -104,6 +104,11 @@ impl Bench {
         self.component(&self.project.join("launcher/tests/guests/Cargo.toml"), &more, "least.wasm")
     }
 
+    /// `plugins/hello` as its author builds it.
+    pub(crate) fn sdk_component(&self) -> Result<PathBuf, String> {
+        self.component(&self.project.join("plugins/hello/Cargo.toml"), &[], "hello.wasm")
+    }
+
     /// A hello of WASI 0.3.
     pub(crate) fn wasi03_hello(&self) -> Result<PathBuf, String> {
         let build = || {

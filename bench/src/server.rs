@@ -224,7 +224,8 @@ pub(crate) fn configuration_with(
 pub(crate) fn wasmtime(bench: &Bench, name: &'static str, component: &Path, more: &[&str]) -> Result<Server, String> {
     let program = bench.peer("bin/wasmtime").unwrap_or_else(|_| PathBuf::from("wasmtime"));
     let mut command = Command::new(program);
-    command.args(["serve", "--addr", "127.0.0.1:0"]).args(more).arg(component);
+    // What a component of Rust's standard library imports.
+    command.args(["serve", "--addr", "127.0.0.1:0", "-Scli"]).args(more).arg(component);
     Server::telling(name, &mut command)
 }
 
@@ -232,7 +233,7 @@ pub(crate) fn wasmtime(bench: &Bench, name: &'static str, component: &Path, more
 pub(crate) fn wasmtime_tuned(bench: &Bench, name: &'static str, component: &Path) -> Result<Server, String> {
     let program = bench.peer("bin/wasmtime").unwrap_or_else(|_| PathBuf::from("wasmtime"));
     let mut command = Command::new(program);
-    command.args(["serve", "--addr", "127.0.0.1:0", "--max-instance-reuse-count", "1000000"]).arg(component);
+    command.args(["serve", "--addr", "127.0.0.1:0", "-Scli", "--max-instance-reuse-count", "1000000"]).arg(component);
     Server::telling(name, command.env("TOKIO_WORKER_THREADS", "1"))
 }
 
