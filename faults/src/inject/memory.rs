@@ -108,7 +108,7 @@ impl Scene<'_> {
 
     pub(super) fn master_out_of_memory(&mut self) -> Result<String, String> {
         let master = self.world.launcher.master()?;
-        let before = self.world.launcher.serving()?;
+        let (before, mark) = (self.world.launcher.serving()?, self.world.launcher.mark());
         let group = Group::new("faults-master", LITTLE)?;
         group.take(master)?;
         // The master copies a plugin to keep it, which is more than it may have.
@@ -121,7 +121,12 @@ impl Scene<'_> {
         }
         drop(group);
         let back = self.another_master(master)?.as_millis();
-        if let Some((pid, service)) = before.iter().find(|(pid, _)| !process::runs(*pid)) {
+        // The next master goes on with the version that this one died of, and has the workers before it leave.
+        let left = |pid: u32| {
+            let told = |fact: &Fact| fact.is("draining") && fact.number("pid") == u64::from(pid);
+            !self.world.launcher.facts(mark, told).is_empty()
+        };
+        if let Some((pid, service)) = before.iter().find(|(pid, _)| !process::runs(*pid) && !left(*pid)) {
             return Err(format!("worker {pid} of {service} did not survive its master"));
         }
         Ok(format!("master {master}, at {RUST_SERVICE}'s version {version}: status answers after {back} ms"))

@@ -1,8 +1,9 @@
 //! Components send messages to other workers and receive theirs, whatever either is made of.
 
-use crate::harness::http::fetch;
+use crate::harness::http::{Connection, fetch};
 use crate::harness::launcher::eventually;
 use crate::harness::{Launcher, Site, guests};
+use crate::messages::wait_heard;
 use crate::wasm_sockets::ask;
 
 const TALKING: &str = "
@@ -82,4 +83,38 @@ fn a_handler_sends_and_receives_while_it_answers() {
     // It is not wanted until the handler waits for it.
     assert!(eventually(|| ask(&lines, "tell any kitchen thanks") == "taken"), "{}", launcher.story());
     assert_eq!(hearing.join().expect("the client"), "thanks\n");
+}
+
+#[test]
+fn a_program_waits_for_messages_by_the_sdk_and_passes_them_on() {
+    let site = Site::new();
+    site.write("postman.wasm", guests::postman());
+    let launcher = site.run(&format!(
+        "
+services:
+  postman: {{ plugin: postman.wasm, listen: 127.0.0.1:0, workers: 1 }}
+  showcase: {{ plugin: {}, listen: 127.0.0.1:0, workers: 1 }}
+  post: {{ plugin: {}, listen: 127.0.0.1:0, workers: 1 }}
+",
+        guests::native("showcase").display(),
+        guests::native("courier").display()
+    ));
+    launcher.workers(3);
+    // It is ready when it listens; it wants messages a moment later.
+    let wanted = eventually(|| site.output(["send", "postman", "{\"number\": 1}"]).status.success());
+    assert!(wanted, "{}", launcher.story());
+    let told = launcher.wait("message", |event| event.is("message") && event.of("postman"));
+    assert_eq!(told.value("body"), &serde_json::json!({ "number": 1 }));
+    let mut showcase = Connection::open(&launcher.address("showcase")).expect("connects");
+    for number in 0..100 {
+        let answer = showcase.request("POST", "/send/postman/0", &[], number.to_string().as_bytes());
+        assert_eq!(answer.expect("an answer").text(), "taken\n");
+    }
+    let heard = wait_heard(&mut Connection::open(&launcher.address("post")).expect("connects"), 100);
+    assert_eq!(heard, (0..100).map(|number| format!("postman/0: {number}")).collect::<Vec<_>>());
+    // It waits and has no connection: it is let go at once.
+    let mark = launcher.mark();
+    assert!(site.output(["stop", "postman"]).status.success(), "{}", launcher.story());
+    let exited = launcher.wait_after(mark, "exited", |event| event.is("exited") && event.of("postman"));
+    assert_eq!(exited.number("code"), 0, "{}", launcher.story());
 }

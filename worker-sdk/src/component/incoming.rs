@@ -25,6 +25,8 @@ pub(crate) struct Incoming {
 }
 
 enum State {
+    /// Nobody has asked for the body yet. Most handlers never do, and each step towards it is a call of the host.
+    Unread(IncomingRequest),
     Reading(InputStream, IncomingBody),
     Trailers(FutureTrailers),
     Over,
@@ -39,6 +41,11 @@ impl Incoming {
         loop {
             match std::mem::replace(&mut self.state, State::Over) {
                 State::Over => return Poll::Ready(None),
+                State::Unread(request) => {
+                    let Ok(body) = request.consume() else { return Poll::Ready(None) };
+                    let Ok(stream) = body.stream() else { return Poll::Ready(None) };
+                    self.state = State::Reading(stream, body);
+                }
                 State::Reading(stream, body) => match stream.read(READ) {
                     Ok(bytes) if bytes.is_empty() => {
                         self.wait.get_or_insert_with(|| Wait::new(stream.subscribe())).arm(context);
@@ -110,7 +117,7 @@ fn method(method: types::Method) -> Option<Method> {
     })
 }
 
-/// Copies a request's head and takes its body.
+/// Copies a request's head; its body comes when it is read.
 pub(super) fn import(request: IncomingRequest) -> Result<Request, ErrorCode> {
     let mut headers = map(&request.headers());
     // The host keeps Host to itself and says it as the authority; natively it is a header like any other.
@@ -128,12 +135,7 @@ pub(super) fn import(request: IncomingRequest) -> Result<Request, ErrorCode> {
         .and_then(|value| value.to_str().ok())
         .and_then(|value| value.parse::<u64>().ok());
     // Without a length it may be chunked: the host keeps Transfer-Encoding to itself, so only reading tells.
-    let incoming = match request.consume() {
-        Ok(body) if len != Some(0) => {
-            body.stream().ok().map(|stream| Incoming { wait: None, state: State::Reading(stream, body), len })
-        }
-        _ => None,
-    };
+    let incoming = (len != Some(0)).then(|| Incoming { wait: None, state: State::Unread(request), len });
     let peer = peer(&headers);
     let mut imported = Request::new(Body::incoming(incoming, peer));
     *imported.method_mut() = method;
@@ -144,7 +146,10 @@ pub(super) fn import(request: IncomingRequest) -> Result<Request, ErrorCode> {
 
 /// The last hop of `Forwarded` (RFC 7239): what the launcher has added, where it says that it does.
 fn peer(headers: &HeaderMap) -> abi::Peer {
-    if std::env::var_os("LAUNCHER_FORWARDED").is_none() {
+    thread_local! {
+        static FORWARDED: bool = std::env::var_os("LAUNCHER_FORWARDED").is_some();
+    }
+    if !FORWARDED.with(|forwarded| *forwarded) {
         return abi::Peer::UNKNOWN;
     }
     headers

@@ -33,8 +33,11 @@ pub(super) async fn send(response: Response, out: ResponseOutparam) {
     }
     let head = fields(&parts.headers).and_then(|fields| {
         let head = OutgoingResponse::new(fields);
-        head.set_status_code(parts.status.as_u16())
-            .map_err(|()| ErrorCode::InternalError(Some(format!("the status {} is refused", parts.status))))?;
+        // Otherwise it has it already, by the interface.
+        if parts.status != StatusCode::OK {
+            head.set_status_code(parts.status.as_u16())
+                .map_err(|()| ErrorCode::InternalError(Some(format!("the status {} is refused", parts.status))))?;
+        }
         Ok(head)
     });
     let (head, sink) = match head {
@@ -50,7 +53,7 @@ pub(super) async fn send(response: Response, out: ResponseOutparam) {
     };
     ResponseOutparam::set(out, Ok(head));
 
-    let mut trailers = None;
+    let (mut trailers, mut last) = (None, Written::Flushed);
     if let Ok(stream) = sink.write() {
         while let Some(frame) = body.frame().await {
             let frame = match frame {
@@ -64,15 +67,13 @@ pub(super) async fn send(response: Response, out: ResponseOutparam) {
             match frame.into_data() {
                 Ok(data) => {
                     // An error is the client's leaving; dropping `body` cancels what produces it.
-                    if write(&stream, data).await.is_err() {
-                        return;
-                    }
+                    let Ok(written) = write(&stream, data).await else { return };
+                    last = written;
                 }
                 Err(frame) => trailers = frame.into_trailers().ok(),
             }
         }
-        let flushed = stream.flush();
-        if flushed.is_ok() {
+        if last == Written::Flushing {
             let _ = writable(&stream).await;
         }
     }
@@ -97,11 +98,31 @@ async fn writable(stream: &OutputStream) -> Result<usize, StreamError> {
     }
 }
 
-async fn write(stream: &OutputStream, mut data: Bytes) -> Result<(), StreamError> {
+/// Bytes that `blocking-write-and-flush` takes at most, by the interface (wasi:io/streams@0.2).
+const AT_ONCE: usize = 4096;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Written {
+    /// The host has passed it on.
+    Flushed,
+    /// The host is about to: it may be written again when it has.
+    Flushing,
+}
+
+/// Writes a frame.
+async fn write(stream: &OutputStream, mut data: Bytes) -> Result<Written, StreamError> {
+    if data.len() <= AT_ONCE {
+        if !data.is_empty() {
+            // One call of the host instead of four. Nothing else in this instance waits for its turn meanwhile.
+            stream.blocking_write_and_flush(&data)?;
+        }
+        return Ok(Written::Flushed);
+    }
     while !data.is_empty() {
         let room = writable(stream).await?;
         let part = data.split_to(room.min(data.len()));
         stream.write(&part)?;
     }
-    stream.flush()
+    stream.flush()?;
+    Ok(Written::Flushing)
 }

@@ -72,6 +72,11 @@ pub(crate) fn async_lines() -> Vec<u8> {
     fs::read(project_guests().join("async_lines.wasm")).expect("read the guest")
 }
 
+/// A program of WASI 0.2 that waits for messages by the SDK (`tests/guests/postman`).
+pub(crate) fn postman() -> Vec<u8> {
+    fs::read(project_guests().join("postman.wasm")).expect("read the guest")
+}
+
 /// The example HTTP server of the `wstd` crate, built from the registry's sources as they are.
 pub(crate) fn wstd_server() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
