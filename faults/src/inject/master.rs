@@ -8,6 +8,9 @@ use super::Scene;
 use crate::process;
 use crate::world::{MORTALS, VERSIONED};
 
+/// How long the next master may take until it answers, whatever else the machine does.
+const LATE: Duration = Duration::from_secs(3);
+
 impl Scene<'_> {
     pub(super) fn master_stopped(&mut self) -> Result<String, String> {
         let master = self.world.launcher.master()?;
@@ -50,12 +53,13 @@ impl Scene<'_> {
     /// Waits until a master answers after the death of this one; how long that took.
     pub(super) fn another_master(&self, master: u32) -> Result<Duration, String> {
         let killed = Instant::now();
-        let mut last = String::new();
+        let (mut last, mut late) = (String::new(), false);
         let answered = process::until(Duration::from_secs(10), || {
-            // What is asked of a master that dies may be answered by nobody, which must not use up the whole time.
-            match self.world.launcher.status_within(Duration::from_secs(3)) {
+            // Long enough to say that nobody noticed the death, and short enough to look at who should have.
+            match self.world.launcher.status_within(LATE) {
                 Ok(status) => status["pid"] != u64::from(master),
                 Err(error) => {
+                    late = late || killed.elapsed() >= LATE;
                     let doing: Vec<_> = self.world.launcher.family().into_iter().map(process::doing).collect();
                     last = format!(
                         "{last}\n{error} after {:?}; master {master}; {}",
@@ -68,6 +72,9 @@ impl Scene<'_> {
         });
         if !answered {
             return Err(format!("no master answers within 10 s of the death of the last: {last}"));
+        }
+        if late {
+            return Err(format!("no master answers within {LATE:?} of the death of the last: {last}"));
         }
         Ok(killed.elapsed())
     }

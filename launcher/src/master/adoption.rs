@@ -24,12 +24,13 @@ use super::kept::{Estate, Inheritance, Keeping};
 use super::listeners::Key;
 use super::memory::{Clock, IntentThen, Launcher, PhaseThen, ServiceThen, SlotThen, TriggerThen, WorkerThen};
 use super::pool::{self, Generation, Ids, Pool, Slot, WorkerId};
-use super::remembering::{ADMIN, CONTROL, LISTENER, LOCK, WHOLE, socket_name};
+use super::remembering::{ADMIN, CONTROL, LISTENER, LOCK, WATCHES, WHOLE, socket_name};
 use super::service::{
     self, Aim, Deployable, Intent, Missing, Preparation, Promotion, Rollout, Service, ServiceKey, Settling,
 };
 use super::statistics::{Exit, Statistics};
 use super::trigger::Trigger;
+use super::watch::Watcher;
 use super::{Event, Master, Phase, Running, Scope, StartError, Strictness, lock, start_output};
 use crate::channel::ToWorker;
 use crate::keeping::{ToKeeper, ToMaster, of_process};
@@ -122,6 +123,9 @@ impl Master {
         let strictness = if launcher.strict { Strictness::Strict } else { Strictness::Lenient };
         let mut master =
             Master::empty(Purpose::Production, config, strictness, journal, events, lock, launcher.program)?;
+        // One that was not kept is nothing to fail of.
+        let watcher = estate.take(WATCHES).and_then(|queue| Watcher::adopt(queue).ok());
+        master.watcher = Some(watcher.map_or_else(Watcher::new, Ok)?);
         master.next_service = launcher.next_service;
         master.log = launcher.log;
         master.phase = match launcher.phase {

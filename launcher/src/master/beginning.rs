@@ -48,6 +48,7 @@ impl Master {
         let pid = keeping.as_ref().and_then(Keeping::pid).unwrap_or_else(std::process::id);
         let lock = lock::Lock::take(&config.master.state_dir, &config.path, pid)?;
         let mut master = Master::empty(purpose, config, strictness, journal, events, lock, program)?;
+        master.watcher = Some(Watcher::new()?);
         master.roots.add(pid);
         master.keeping = keeping;
         master.listeners.inherit(inherited);
@@ -87,7 +88,7 @@ impl Master {
         Ok(master)
     }
 
-    /// A master without services.
+    /// A master without services, which watches nothing.
     pub(super) fn empty(
         purpose: Purpose,
         config: Config,
@@ -110,7 +111,6 @@ impl Master {
             numbers: Arc::default(),
             purpose,
         };
-        let watcher = Some(Watcher::new()?);
         Ok(Master {
             journal,
             services: Services::default(),
@@ -123,7 +123,7 @@ impl Master {
             ids: Ids::default(),
             next_service: 0,
             pinner,
-            watcher,
+            watcher: None,
             events,
             readings: VecDeque::new(),
             control: None,

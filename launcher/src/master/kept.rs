@@ -15,7 +15,7 @@ use tokio::io::unix::AsyncFd;
 
 use super::StartError;
 use super::adoption::Legacy;
-use super::remembering::{ADMIN, CONTROL, LISTENER, LOCK};
+use super::remembering::{ADMIN, CONTROL, LISTENER, LOCK, WATCHES};
 use crate::keeping::{self, ToKeeper, ToMaster};
 use crate::sys::ledger::Ledger;
 use crate::sys::{self, notify, passing};
@@ -133,7 +133,7 @@ impl Inheritance {
 /// Whether a master of ours stores descriptors under such a name.
 fn is_ours(name: &str) -> bool {
     let numbered = |rest: Option<&str>| rest.is_some_and(|rest| rest.parse::<u64>().is_ok());
-    [LEDGER, LOCK, CONTROL, ADMIN].contains(&name)
+    [LEDGER, LOCK, CONTROL, ADMIN, WATCHES].contains(&name)
         || numbered(name.strip_prefix(LISTENER))
         || numbered(name.split_once('.').map(|(service, _)| service))
 }
@@ -232,9 +232,14 @@ impl Keeping {
         }
     }
 
+    /// Whether a descriptor of this name is kept.
+    pub(super) fn keeps(&self, name: &str) -> bool {
+        self.stored.contains(name)
+    }
+
     /// Have a descriptor kept, unless one of this name is.
     pub(super) fn store<D: AsFd + Send + Sync + 'static>(&mut self, name: &str, descriptor: impl FnOnce() -> Arc<D>) {
-        if !self.stored.contains(name) {
+        if !self.keeps(name) {
             self.stored.insert(name.to_owned());
             self.say(ToKeeper::Store(name.to_owned()), Some(descriptor()));
         }

@@ -1,7 +1,7 @@
 //! After every event: what has changed is kept for the next master. First the descriptors, then what names them, then
 //! what nothing names any more is let go.
 //!
-//! Descriptors are named for what they are: `listener3`, `listener3-1` for that of its second slot, `inherited-web` (a
+//! Descriptors are named for what they are: `listener3`, `listener3-1` for that of its second slot, `watches`, `inherited-web` (a
 //! socket that the launcher was started with), and of the service with the key 2 `2.page0`, `2.balance`, `2.give`, `2.take`,
 //! `2.source5`, `2.loadable5`, `2.worker7.channel`, `.stdout`, `.stderr`, `.pid4711`.
 
@@ -29,6 +29,7 @@ pub(super) const LISTENER: &str = "listener";
 pub(super) const LOCK: &str = "lock";
 pub(super) const CONTROL: &str = "control";
 pub(super) const ADMIN: &str = "admin";
+pub(super) const WATCHES: &str = "watches";
 
 /// The name of a listener's socket.
 pub(super) fn socket_name(number: u64, index: usize) -> String {
@@ -162,6 +163,13 @@ impl Master {
         }
         if let Some((admin, _)) = &self.admin {
             keeping.store(ADMIN, || Arc::clone(admin));
+        }
+        if let Some(watcher) = &self.watcher
+            && !keeping.keeps(WATCHES)
+            // Without it a death takes longer, and is survived all the same.
+            && let Ok(queue) = watcher.queue()
+        {
+            keeping.store(WATCHES, || Arc::new(queue));
         }
         for (name, socket) in self.listeners.inherited() {
             // systemd passes its own sockets to every master that it starts, and only to those.

@@ -13,6 +13,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
@@ -168,15 +169,29 @@ enum Hint {
 impl<K: Ord + Clone> Watcher<K> {
     /// A watcher in the current runtime, without targets.
     pub fn new() -> Result<Self, WatchError> {
-        Ok(Self {
-            queue: Queue::new().map_err(|source| WatchError::Start { source })?,
+        Queue::new().map(Self::on).map_err(|source| WatchError::Start { source })
+    }
+
+    /// One that goes on with the queue of a process that is gone.
+    pub fn adopt(queue: OwnedFd) -> Result<Self, WatchError> {
+        Queue::adopt(queue).map(Self::on).map_err(|source| WatchError::Start { source })
+    }
+
+    /// The queue, to be held by another process as well: see [`crate::sys::inotify`].
+    pub fn queue(&self) -> io::Result<OwnedFd> {
+        self.queue.descriptor()
+    }
+
+    fn on(queue: Queue) -> Self {
+        Self {
+            queue,
             targets: BTreeMap::new(),
             settling: Settling::new(),
             armed: BTreeMap::new(),
             reports: Vec::new(),
             refused: BTreeSet::new(),
             breath: None,
-        })
+        }
     }
 
     /// Watches exactly these. A target whose path stays is not looked at anew: a change in progress goes on.

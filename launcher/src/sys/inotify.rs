@@ -1,9 +1,13 @@
 //! Changes of names and files: inotify(7), awaited in tokio's event loop.
 //!
 //! A queue of events and the watches that fill it. Which paths matter and what an event means is for the caller.
+//!
+//! Whoever closes an instance as the last, or dies as the last who has it, waits in the kernel until nobody is within a
+//! notification of any instance: ten milliseconds, or seconds if a process of low priority is, and gets no processor. A
+//! process whose death must be noticed at once therefore has another one hold its instance, too: [`Queue::descriptor`].
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -42,6 +46,47 @@ impl Queue {
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
         let readiness = readiness::register(inotify.as_fd().try_clone_to_owned()?, Interest::READABLE)?;
         Ok(Self { inotify, readiness })
+    }
+
+    /// The instance of a process that is gone, in the current runtime: without its watches, and without what they have told.
+    ///
+    /// # Errors
+    /// It is no such instance, or cannot be registered.
+    pub fn adopt(instance: OwnedFd) -> io::Result<Self> {
+        let number = instance.as_raw_fd();
+        if std::fs::read_link(format!("/proc/self/fd/{number}"))?.as_os_str() != "anon_inode:inotify" {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        // proc_pid_fdinfo(5).
+        let watches = std::fs::read_to_string(format!("/proc/self/fdinfo/{number}"))?;
+        let watches = watches.lines().filter_map(|line| line.strip_prefix("inotify wd:")?.split(' ').next());
+        for watch in watches.filter_map(|watch| libc::c_int::from_str_radix(watch, 16).ok()) {
+            // SAFETY: inotify_rm_watch(2) touches no memory. If the watch has ended meanwhile, it says so.
+            #[expect(unsafe_code, reason = "nix makes no watch of a number")]
+            unsafe {
+                libc::inotify_rm_watch(number, watch)
+            };
+        }
+        // SAFETY: it is an inotify instance, as was just read.
+        #[expect(unsafe_code, reason = "nothing safe makes one of a descriptor")]
+        let inotify = unsafe { Inotify::from_owned_fd(instance) };
+        loop {
+            match inotify.read_events() {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let readiness = readiness::register(inotify.as_fd().try_clone_to_owned()?, Interest::READABLE)?;
+        Ok(Self { inotify, readiness })
+    }
+
+    /// Another descriptor of the instance.
+    ///
+    /// # Errors
+    /// As fcntl(2).
+    pub fn descriptor(&self) -> io::Result<OwnedFd> {
+        self.inotify.as_fd().try_clone_to_owned()
     }
 
     /// Watches what is at `path`. One inode has one watch: its mask is *replaced*.

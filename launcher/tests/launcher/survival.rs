@@ -212,6 +212,24 @@ fn files_that_change_while_there_is_no_master_are_taken_up() {
 }
 
 #[test]
+fn a_dying_master_is_not_the_last_who_has_the_queue_of_file_events() {
+    let site = Site::new();
+    let launcher = hello(&site, HELLO);
+    // The kernel has whoever closes it as the last wait: seconds, if a process of low priority works with files.
+    let kept = process::watches(launcher.pid());
+    assert!(matches!(kept[..], [count] if count > 0), "the keeper has {kept:?}");
+    for version in 2..6 {
+        let master = kill_master(&launcher, &site);
+        // Once for itself and once for its event loop, and of the watches no more than before.
+        let same = || process::watches(launcher.pid()) == kept && process::watches(master) == [kept[0]; 2];
+        assert!(eventually(same), "{:?}, {:?}", process::watches(launcher.pid()), process::watches(master));
+        let mark = launcher.mark();
+        site.replace("hello.wasm", guests::hello(version));
+        launcher.wait_after(mark, "promoted", |event| event.is("promoted"));
+    }
+}
+
+#[test]
 fn a_configuration_that_is_broken_by_then_changes_nothing() {
     let site = Site::new();
     let launcher = hello(&site, HELLO);

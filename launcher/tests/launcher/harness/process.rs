@@ -112,6 +112,19 @@ pub(crate) fn descriptors(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).expect("read the descriptors of the process").count()
 }
 
+/// How many watches each inotify instance has that a process has open (proc_pid_fdinfo(5)).
+pub(crate) fn watches(pid: u32) -> Vec<usize> {
+    let entries = fs::read_dir(format!("/proc/{pid}/fd")).expect("it runs").flatten();
+    let instances =
+        entries.filter(|entry| fs::read_link(entry.path()).is_ok_and(|to| to.as_os_str() == "anon_inode:inotify"));
+    let watches = |number: std::ffi::OsString| {
+        let info = format!("/proc/{pid}/fdinfo/{}", number.to_string_lossy());
+        let info = fs::read_to_string(info).unwrap_or_default();
+        info.lines().filter(|line| line.starts_with("inotify wd:")).count()
+    };
+    instances.map(|entry| watches(entry.file_name())).collect()
+}
+
 /// Lets a process open no more descriptors than it has: the lowest free number is its limit.
 pub(crate) fn forbid_descriptors(pid: u32) {
     let free = (0..).find(|number| fs::symlink_metadata(format!("/proc/{pid}/fd/{number}")).is_err());
