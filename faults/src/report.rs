@@ -55,7 +55,7 @@ fn figures(outcome: &Outcome) -> Vec<(&'static str, String)> {
         ("hung", outcome.hung.to_string()),
         ("wrong", outcome.wrong.to_string()),
         ("leaked", outcome.leaked.len().to_string()),
-        ("lost with a worker that was killed on purpose", outcome.excused.to_string()),
+        ("excused: its worker was killed or had no memory", outcome.excused.to_string()),
         ("longest wait", format!("{:.0} ms", outcome.worst.as_secs_f64() * 1e3)),
     ]
 }

@@ -41,7 +41,7 @@ pub struct Outcome {
     pub answered: u64,
     /// Clients that keep a connection.
     pub keepers: u64,
-    /// Connections lost with a worker that was killed on purpose.
+    /// Complaints with an excuse: see [`crate::judge`].
     pub excused: usize,
     /// The longest wait for a right answer.
     pub worst: Duration,

@@ -24,7 +24,8 @@
 //! - [`pulses`]: who is at work and silent; `liveness`: what is done about it
 //! - `fitting`: whether a plugin can be served as its service says
 //! - `beginning`: a master that starts with nothing
-//! - `performing`: actions of the pools; `promoting`: a generation that serves, or will not; `configuring`: a new configuration, as a difference
+//! - `performing`: actions of the pools; `promoting`: a generation that serves, or will not
+//! - `configuring`: a new configuration, as a difference
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::os::fd::OwnedFd;
