@@ -16,7 +16,6 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileExt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::{
@@ -55,9 +54,6 @@ pub const STUCK: (&str, &str) = (r#"{"v":2,"message":{"type":"stuck","frames":["
 
 /// How a worker says [`ToMaster::Dying`] there, likewise: what stands before and after the number of the signal.
 pub const DYING: (&str, &str) = (r#"{"v":2,"message":{"type":"dying","signal":"#, "}}");
-
-/// When to look again whether a message can be sent, where nothing tells it.
-const AGAIN: Duration = Duration::from_millis(10);
 
 /// Descriptors that one packet may carry; the kernel's own limit is 253 (`SCM_MAX_FD`, unix(7)).
 pub const DESCRIPTORS: usize = 64;
@@ -172,7 +168,7 @@ impl Channel {
             match transmit(self.socket.get_ref().as_fd(), &packet.bytes, &descriptors) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.writable().await,
                 // The user's limit of descriptors in flight: back-pressure, like a full queue.
-                Err(error) if error.raw_os_error() == Some(libc::ETOOMANYREFS) => tokio::time::sleep(AGAIN).await,
+                Err(error) if error.raw_os_error() == Some(libc::ETOOMANYREFS) => crate::sys::turned::again().await,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 other => return Ok(other?),
             }
@@ -185,7 +181,7 @@ impl Channel {
         match again.and_then(|socket| crate::sys::readiness::register(socket, Interest::WRITABLE)) {
             Ok(socket) => drop(socket.writable().await),
             // No descriptor is left for it.
-            Err(_) => tokio::time::sleep(AGAIN).await,
+            Err(_) => crate::sys::turned::again().await,
         }
     }
 

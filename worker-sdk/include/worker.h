@@ -13,8 +13,8 @@
  * unloads it) and calls init once. Then
  *  - kind http: handle for each request (which polls the plugin's work for the first time), and drop at the end, when
  *    no call and no body is left;
- *  - kind socket: serve once, on a thread of its own. It says ready when it accepts, runs its own loop, and returns
- *    when it was told to stop and has finished; then drop. Coming back before it was told is a crash. It is told by a
+ *  - kind socket: serve once, on a thread of its own (unless its loop turns the worker's: see LAUNCHER_PLUGIN_TURNS_WORKER).
+ *    It says ready when it accepts, runs its own loop, and returns when it was told to stop and has finished; then drop. Coming back before it was told is a crash. It is told by a
  *    flag, a descriptor and a waker at once: use whichever your loop can hear.
  * Rules:
  *
@@ -49,6 +49,7 @@ extern "C" {
 
 /* flags of the descriptor */
 #define LAUNCHER_PLUGIN_PANIC_ABORTS 1u
+#define LAUNCHER_PLUGIN_TURNS_WORKER 2u /* its loop turns the worker's, if it is given `turn` */
 /* flags of a chunk or a response: the bytes live as long as the process; no copy is needed */
 #define LAUNCHER_STATIC 1u
 
@@ -207,6 +208,13 @@ typedef struct launcher_sockets {     /* it and all that it points to live as lo
     int32_t (*poll_alive)(void *host, launcher_waker waker); /* A sign of life of a loop that may be at work for long
                                                   without a wait; PENDING: a clone of the waker is woken when the next one
                                                   is wanted, once a second while it is at work */
+    /* Younger still, and only for a plugin with LAUNCHER_PLUGIN_TURNS_WORKER, whose serve runs on the worker's own thread
+     * then: cheaper for the kernel than two threads that share their descriptors. */
+    int32_t worker_descriptor;        /* readable (POLLIN) when the worker has something to do; or -1 */
+    uint32_t reserved;
+    int32_t (*turn)(void *host);      /* does it, without waiting. PENDING: that was all, until the descriptor is readable;
+                                         READY: call it again soon; ERROR: not on this thread. Messages come, and the plugin
+                                         is told to stop, in such calls only */
 } launcher_sockets;
 
 typedef struct launcher_letter {      /* a message to be sent; borrowed for the call, descriptors are duplicated */

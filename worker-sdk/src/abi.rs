@@ -4,7 +4,8 @@
 //! executing anything; loads the library (never unloading it) and calls `init` once. Then, by the plugin's kind:
 //! - `http`: `handle` for each request, which polls the plugin's work for the first time; and at the end `drop`, when no
 //!   call and no body is left.
-//! - `socket`: `serve` once, on a thread of its own, with the listening sockets as descriptors. It says `ready` when it
+//! - `socket`: `serve` once, on a thread of its own (or, by [`PLUGIN_TURNS_WORKER`], on the worker's, whose loop it turns
+//!   then), with the listening sockets as descriptors. It says `ready` when it
 //!   accepts, runs its own loop, and returns when it was told to stop and has finished; then `drop`. Coming back before it
 //!   was told is a crash. It is told by a flag, a descriptor and a waker at once, so that every loop has a way to hear it.
 //!
@@ -51,6 +52,8 @@ pub const SOCKET_UNIX_PACKET: u32 = 5;
 
 /// Flag of a [`Plugin`]: built with `panic = "abort"`, so that a panic ends the worker instead of one request.
 pub const PLUGIN_PANIC_ABORTS: u32 = 1;
+/// [`Plugin::flags`]: the plugin's loop turns the worker's, if it is given [`Sockets::turn`]. Of kind [`KIND_SOCKET`] only.
+pub const PLUGIN_TURNS_WORKER: u32 = 2;
 /// Flag of a [`Chunk`] or [`Response`]: the bytes live as long as the process; the receiver need not copy them.
 pub const STATIC: u32 = 1;
 
@@ -402,8 +405,23 @@ pub struct Sockets {
     /// is woken when the next one is wanted, about once a second while the loop is at work and never while it waits. One
     /// waker is kept, the last.
     pub poll_alive: Option<PollAlive>,
+    /// Can be read from (`POLLIN`) when the worker's own loop has something to do; not to be read and not to be closed. -1
+    /// unless there is [`turn`](Self::turn).
+    pub worker_descriptor: i32,
+    /// 0.
+    pub reserved: u32,
+    /// Only for a plugin with [`PLUGIN_TURNS_WORKER`], and null from a host that does not turn by it. Does what the worker's
+    /// loop has to do, without waiting: [`PENDING`] when that was all, and then this is to be called again when the
+    /// descriptor can be read from (level or edge); [`READY`] when it is to be called again soon; [`ERROR`] on another
+    /// thread than that of `serve`. Messages come, and the plugin is told to stop, in such calls only.
+    ///
+    /// It costs less than a thread beside the loop: the kernel counts references to a table of descriptors that two threads
+    /// share, with every call.
+    pub turn: Option<Turn>,
 }
 
+/// Type of [`Sockets::turn`].
+pub type Turn = unsafe extern "C" fn(host: *mut c_void) -> i32;
 /// Type of [`Sockets::at_work`].
 pub type AtWork = unsafe extern "C" fn(host: *mut c_void, yes: u32);
 /// Type of [`Sockets::poll_alive`].
@@ -563,7 +581,7 @@ pub struct Plugin {
     pub size: u32,
     /// [`KIND_HTTP`] or [`KIND_SOCKET`].
     pub kind: u32,
-    /// [`PLUGIN_PANIC_ABORTS`] or 0.
+    /// [`PLUGIN_PANIC_ABORTS`] and [`PLUGIN_TURNS_WORKER`], or 0.
     pub flags: u32,
     /// UTF-8, padded with zeros.
     pub name: [u8; 64],

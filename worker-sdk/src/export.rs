@@ -20,6 +20,8 @@ pub trait Http: 'static {
 /// The author's function that owns the sockets, under a fixed name.
 #[cfg(not(target_family = "wasm"))]
 pub trait Socket: 'static {
+    /// It is an `async fn`, in a loop of ours.
+    const ASYNCHRONOUS: bool;
     /// Serves until it is told to stop; the reason of a failure is for a person.
     fn serve(sockets: crate::Sockets) -> Result<(), String>;
 }
@@ -77,6 +79,7 @@ macro_rules! __socket {
         const _: () = {
             struct Export;
             impl $crate::export::Socket for Export {
+                const ASYNCHRONOUS: bool = $crate::__asynchronous!($runs);
                 fn serve(sockets: $crate::Sockets) -> ::core::result::Result<(), ::std::string::String> {
                     $crate::export::StartOutcome::outcome($crate::__run!($runs, $serve, sockets))
                 }
@@ -102,6 +105,19 @@ macro_rules! __run {
     };
     (blocking, $serve:path, $sockets:ident) => {
         $serve($sockets)
+    };
+}
+
+/// Whether a function that owns the sockets is an `async fn`.
+#[cfg(not(target_family = "wasm"))]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __asynchronous {
+    (asynchronous) => {
+        true
+    };
+    (blocking) => {
+        false
     };
 }
 

@@ -49,7 +49,7 @@ fn assertions() -> String {
         abi, size, config, service, worker, generation, slot, reserved, wakers, log, send, receive
     });
     layout!(out, Listener as launcher_listener { size, kind, descriptor, reserved, name, address });
-    layout!(out, Sockets as launcher_sockets { size, stop_descriptor, stop_flag, drain_timeout_ms, listeners, listeners_len, host, ready, not_accepting, poll_stop, at_work, poll_alive });
+    layout!(out, Sockets as launcher_sockets { size, stop_descriptor, stop_flag, drain_timeout_ms, listeners, listeners_len, host, ready, not_accepting, poll_stop, at_work, poll_alive, worker_descriptor, reserved, turn });
     layout!(out, Plugin as launcher_plugin_t { magic, abi, size, kind, flags, name, version, init, handle, drop, serve });
     constants!(
         out,
@@ -57,6 +57,7 @@ fn assertions() -> String {
         KIND_HTTP,
         KIND_SOCKET,
         PLUGIN_PANIC_ABORTS,
+        PLUGIN_TURNS_WORKER,
         STATIC,
         READY,
         PENDING,

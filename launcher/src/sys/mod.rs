@@ -28,5 +28,6 @@ pub mod signal_queue;
 pub mod socket_kind;
 pub mod stdio;
 pub mod terminal;
+pub mod turned;
 pub mod unix_path;
 pub mod usage;

@@ -50,7 +50,6 @@ use plugin::native::{self, NativeHttp, NativeSocket};
 use post::Post;
 use pulse::Pulse;
 use recycle::{Recycling, Wish};
-use socket::Side;
 
 /// The exit code of a worker that cannot serve, and has told its master why.
 const FAILED: u8 = 1;
@@ -159,7 +158,14 @@ fn serve(channel: &OwnedFd, mut assign: Assign, mut descriptors: Vec<OwnedFd>, m
         // A native plugin that computes cannot be interrupted anyway.
         runtime.event_interval(8);
     }
-    let runtime = runtime.enable_all().build().map_err(|error| format!("the event loop cannot be started: {error}"))?;
+    let (runtime, epoll) = sys::turned::build(runtime.enable_all())
+        .map_err(|error| format!("the event loop cannot be started: {error}"))?;
+    if matches!(assign.plugin, Plugin::NativeSocket) {
+        native::post::connect(&post);
+        let plugin = NativeSocket::load(loadable.as_fd(), &assign.config, native_identity(&assign)?)
+            .map_err(|error| format!("{} {error}", assign.plugin_path))?;
+        return socket::serve(channel, assign, listeners, (pulse, post), plugin, (runtime, epoll));
+    }
     let hub = assign.dev.take().map(|state| Hub::new(&assign.service, assign.worker, assign.generation, *state));
     runtime.block_on(async {
         match (&assign.plugin, &hub) {
@@ -172,21 +178,7 @@ fn serve(channel: &OwnedFd, mut assign: Assign, mut descriptors: Vec<OwnedFd>, m
                 let told = (counters, access, pulse, post);
                 run(channel, assign, (listeners, take, board), told, plugin, Some(Arc::clone(hub))).await
             }
-            (Plugin::NativeSocket, _) => {
-                let side = Side::new(pulse).map_err(|error| format!("no descriptor to stop it by: {error}"))?;
-                native::post::connect(&post);
-                let native = NativeSocket::load(loadable.as_fd(), &assign.config, native_identity(&assign)?)
-                    .map_err(|error| format!("{} {error}", assign.plugin_path))?;
-                let sockets = assign.listeners.iter().cloned().zip(listeners).collect();
-                let serving = native.serve(sockets, side, assign.drain_timeout);
-                if let Err(reason) = socket::run(channel, &assign, (side, post), serving).await {
-                    // Not by a return: threads of the plugin may run on, and must not see destructors of ours.
-                    fail(channel, format!("{}: {reason}", assign.plugin_path));
-                    sys::process::exit_at_once(1);
-                }
-                native.shutdown();
-                sys::process::exit_at_once(0)
-            }
+            (Plugin::NativeSocket, _) => unreachable!("it has been served"),
             (Plugin::Awaited, None) => Err("there is no plugin, and nobody builds one".to_owned()),
             (Plugin::Wasm(manifest), _) if manifest.world.is_program() => {
                 let manifest = manifest.clone();
@@ -320,7 +312,7 @@ impl Life {
 
         let (draining, leaving) = (steered.clone(), self.wish.clone());
         let hub_on_terminate = hub.clone();
-        tokio::spawn(async move {
+        sys::turned::spawn(async move {
             // Whoever sends it wants this process gone, and its clients need not notice: the master replaces it, and then
             // it hands over as for any other reason. systemd sends it to every process of a unit; then the master stops,
             // too.
@@ -337,13 +329,13 @@ impl Life {
             }
         });
         let (wish, wisher, wished) = (self.wish.clone(), Arc::clone(&self.channel), Arc::clone(&self.said));
-        tokio::spawn(async move {
+        sys::turned::spawn(async move {
             let reason = wish.reached(lifetime).await;
             let reason = wished.wish.get_or_init(|| reason).clone();
             drop(wisher.send(&ToMaster::Recycle { reason }, &[]).await);
         });
         let (left, leaver, leaving) = (Arc::clone(&self.left), Arc::clone(&self.channel), Arc::clone(&self.said));
-        tokio::spawn(async move {
+        sys::turned::spawn(async move {
             loop {
                 left.notified().await;
                 leaving.left.store(true, Ordering::Relaxed);
@@ -352,12 +344,12 @@ impl Life {
         });
         if let Some(hub) = &hub {
             let (hub, asker) = (Arc::clone(hub), Arc::clone(&self.channel));
-            tokio::spawn(async move { while asker.send(&hub.next_question().await, &[]).await.is_ok() {} });
+            sys::turned::spawn(async move { while asker.send(&hub.next_question().await, &[]).await.is_ok() {} });
         }
         self.post.open(Arc::clone(&self.channel));
         let (said, post) = (Arc::clone(&self.said), Arc::clone(&self.post));
-        tokio::spawn(obey(Arc::clone(&self.channel), steered, access, said, hub, post));
-        tokio::spawn(pulse.beat(Arc::clone(&self.channel)));
+        sys::turned::spawn(obey(Arc::clone(&self.channel), steered, access, said, hub, post));
+        sys::turned::spawn(pulse.beat(Arc::clone(&self.channel)));
         Ok(())
     }
 

@@ -7,6 +7,7 @@
 //! A plugin that owns its sockets has a loop of its own, on another thread, which says of itself when it is at work and when
 //! it waits (`Sockets::at_work` of the ABI). While it is at work, every second must bring a word of it; without one no beat
 //! is sent, so that the master misses it as it misses a worker's own loop. One that never waits is asked every second.
+//! One that turns the worker's loop is the loop: it wakes, and that is a turn.
 //!
 //! A worker that says `Ready` is at work. `Busy` is said by the thread of the loop itself before it does what it was woken for: a plugin that computes for ever
 //! or waits for a lock says nothing more after it. While the worker rests nothing is said and nobody expects anything, so
@@ -78,7 +79,8 @@ impl Pulse {
         runtime.on_thread_unpark(move || pulse.turn());
     }
 
-    fn turn(&self) {
+    /// The loop has woken.
+    pub fn turn(&self) {
         self.0.turns.fetch_add(1, Ordering::Relaxed);
         self.end_rest();
     }

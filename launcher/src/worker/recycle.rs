@@ -40,7 +40,7 @@ impl Wish {
     pub(super) async fn reached(&self, lifetime: Option<Duration>) -> String {
         let aged = async {
             match lifetime {
-                Some(lifetime) => tokio::time::sleep(lifetime).await,
+                Some(lifetime) => crate::sys::turned::sleep(lifetime).await,
                 None => std::future::pending().await,
             }
         };

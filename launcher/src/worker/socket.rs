@@ -6,8 +6,11 @@
 //!        <──Ready, NotAccepting── worker <──ready, not_accepting──
 //! ```
 //!
-//! Ready is what the plugin says, never what is guessed. One that comes back before it was told to has failed. It knows
-//! neither what a plugin is made of nor what it speaks.
+//! Ready is what the plugin says, never what is guessed. One that comes back before it was told to has failed. What it
+//! speaks is not known here.
+//!
+//! A plugin whose loop turns the worker's ([`Turned`]) has the process's first thread, and the worker nothing but turns of
+//! it. Any other one has a thread of its own, and the worker's loop runs beside it.
 
 use std::future::Future;
 use std::io::{self, Write as _};
@@ -15,14 +18,18 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::runtime::Runtime;
+use tokio::sync::{Notify, oneshot};
 
+use super::plugin::native::NativeSocket;
 use super::post::Post;
 use super::pulse::Pulse;
 use super::recycle::{self, Memory, Wish};
-use super::{Life, Steered, duplicate};
+use super::{Life, Steered, duplicate, fail};
 use crate::channel::{Assign, Channel};
+use crate::sys;
 use crate::sys::announcement::Announcement;
+use crate::sys::turned::{self, Turned};
 
 /// After this long the worker says what it waits for.
 const HESITATION: Duration = Duration::from_secs(2);
@@ -91,8 +98,52 @@ fn verdict(side: &Side, outcome: Result<(), String>) -> Result<(), String> {
     }
 }
 
-/// Serve by a plugin that runs as `plugin` and speaks through `side`, until it is back. Why it failed, for a person.
-pub(super) async fn run(
+/// Serve by a plugin until it is back. Why it cannot, for a person.
+pub(super) fn serve(
+    channel: &OwnedFd,
+    assign: Assign,
+    listeners: Vec<OwnedFd>,
+    (pulse, post): (Pulse, Arc<Post>),
+    plugin: NativeSocket,
+    (runtime, epoll): (Runtime, Option<OwnedFd>),
+) -> Result<(), String> {
+    let (side, grace) =
+        (Side::new(pulse).map_err(|error| format!("no descriptor to stop it by: {error}"))?, assign.drain_timeout);
+    let sockets = assign.listeners.iter().cloned().zip(listeners).collect();
+    let channel = duplicate(channel)?;
+    match epoll.filter(|_| plugin.turns()) {
+        None => runtime.block_on(run(channel, assign, (side, post), plugin.serve(sockets, side, grace))),
+        Some(epoll) => {
+            let turned =
+                Turned::new(runtime, epoll).map_err(|error| format!("no descriptors for its loop: {error}"))?;
+            let (back, awaited) = oneshot::channel();
+            let end = async { awaited.await.unwrap_or_else(|_| Err("nobody told how it ended".to_owned())) };
+            let served = turned.begin(run(channel, assign, (side, post), end));
+            // Nobody waits any more if the worker has failed meanwhile.
+            let _ = back.send(plugin.serve_here(sockets, side, grace, &turned));
+            drop(turned.run(served));
+        }
+    }
+    plugin.shutdown();
+    sys::process::exit_at_once(0)
+}
+
+/// What the worker does while a plugin runs as `plugin` and speaks through `side`, until it is back. One that has failed
+/// ends the process here.
+async fn run(
+    channel: OwnedFd,
+    assign: Assign,
+    between: (&'static Side, Arc<Post>),
+    plugin: impl Future<Output = Result<(), String>>,
+) {
+    if let Err(reason) = attend(&channel, &assign, between, plugin).await {
+        // Not by a return: threads of the plugin may run on, and must not see destructors of ours.
+        fail(&channel, format!("{}: {reason}", assign.plugin_path));
+        sys::process::exit_at_once(1);
+    }
+}
+
+async fn attend(
     channel: &OwnedFd,
     assign: &Assign,
     (side, post): (&'static Side, Arc<Post>),
@@ -104,7 +155,7 @@ pub(super) async fn run(
         Life { channel, said: Arc::default(), wish: Wish::default(), left: Arc::default(), post: Arc::clone(&post) };
     life.live(side, side.pulse.clone(), recycle::max_lifetime(&assign.limits, assign.worker), None, None)?;
     if let Some(memory) = Memory::of(&assign.limits, &life.wish) {
-        tokio::spawn(look_at(memory));
+        turned::spawn(look_at(memory));
     }
     let mut plugin = std::pin::pin!(plugin);
     let mut accepts = std::pin::pin!(accepts(side));
@@ -130,7 +181,7 @@ async fn accepts(side: &Side) {
     tokio::select! {
         biased;
         () = side.ready.notified() => {}
-        () = tokio::time::sleep(HESITATION) => {
+        () = turned::sleep(HESITATION) => {
             // Nobody is left to tell if it fails.
             let _ = io::stderr().write_all(NOT_READY.as_bytes());
             side.ready.notified().await;
@@ -141,7 +192,7 @@ async fn accepts(side: &Side) {
 /// No request leads to a look, so time does. Only where there is a limit: otherwise an idle worker does nothing.
 async fn look_at(memory: Memory) {
     loop {
-        tokio::time::sleep(recycle::LOOK).await;
+        turned::sleep(recycle::LOOK).await;
         memory.look();
     }
 }

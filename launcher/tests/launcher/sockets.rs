@@ -263,6 +263,41 @@ fn the_word_to_stop_is_heard_as_a_future_as_a_flag_and_by_a_descriptor() {
 }
 
 #[test]
+fn a_loop_of_the_sdk_turns_the_workers_and_others_have_a_thread() {
+    // Beside the first thread there is one that waits for the master's death, with descriptors of its own.
+    for (yaml, threads) in [(service("misbehave-loop", ""), 2), (misbehave("not", ""), 3)] {
+        let site = Site::new();
+        let launcher = site.run(&yaml);
+        drop(TcpStream::connect(launcher.address("s")).expect("connects"));
+        let ready = launcher.wait("ready", |event| event.is("ready"));
+        let found = process::tasks(ready.number("pid") as u32);
+        assert_eq!(found.len(), threads, "{found:?}");
+    }
+}
+
+#[test]
+fn who_blocks_the_loop_that_turns_the_workers_hears_and_sends_all_the_same() {
+    let site = Site::new();
+    let mut launcher = site.run(&service("misbehave-loop", "workers: 2"));
+    let address = launcher.address("s");
+    for _ in 0..20 {
+        let mut client = Lines::open(&address);
+        let adopted = client.ask("give\n").expect("an answer");
+        assert!(adopted.starts_with("mine, says "), "{adopted}");
+    }
+    let mut waiting = Lines::open(&address);
+    waiting.0.get_mut().write_all(b"hello\nawait\n").expect("writes");
+    assert_eq!(waiting.read().as_deref(), Some("hello\n"));
+    let since = Instant::now();
+    launcher.stop();
+    assert_eq!(waiting.read().as_deref(), Some("await\n"), "{}", launcher.story());
+    assert!(since.elapsed() < Duration::from_secs(20), "it was killed\n{}", launcher.story());
+    for exited in launcher.events_after(0, |event| event.is("exited")) {
+        assert_eq!(exited.number("code"), 0, "{}", launcher.story());
+    }
+}
+
+#[test]
 fn who_never_says_that_it_is_ready_is_not_promoted() {
     let site = Site::new();
     let quick = "reload: { ready_timeout: 300ms }";

@@ -137,6 +137,10 @@ pub fn sockets(given: impl IntoIterator<Item = TestSocket>) -> io::Result<(Socke
         // Nobody watches.
         at_work: None,
         poll_alive: None,
+        // The worker of a test has no loop.
+        worker_descriptor: -1,
+        reserved: 0,
+        turn: None,
     }));
     let listener = |TestSocket { name, kind, address, descriptor }: TestSocket| Listener {
         name: name.unwrap_or_else(|| address.clone()),

@@ -43,6 +43,11 @@ fn stay() {
     ENTERED.set(true);
 }
 
+/// This thread has a runtime of its own, and is none of the reactor's.
+pub(super) fn stay_away() {
+    ENTERED.set(true);
+}
+
 /// Makes this thread, which may be one of the author's, one of the reactor's until the guard is dropped.
 pub(crate) fn visit() -> EnterGuard<'static> {
     REACTOR.get_or_init(start).handle.enter()

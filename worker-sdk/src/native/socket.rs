@@ -1,17 +1,22 @@
 //! The plugin's side of `serve`: the sockets come in, the author's function runs, and its words go out.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{c_int, c_ulong, c_void};
 use std::fmt;
 use std::future::Future;
-use std::io;
+use std::io::{self, Read as _, Write as _};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
+
+#[cfg(feature = "tokio")]
+use tokio::io::{Interest, unix::AsyncFd};
 
 use super::{buffer, guard, host_is_set, waker};
 use crate::abi;
@@ -20,12 +25,15 @@ use crate::sockets::{Listener, SocketKind, Sockets};
 
 /// The exported constant of a plugin that owns its sockets.
 pub const fn descriptor<P: Socket>(name: &str, version: &str, panic_aborts: bool) -> abi::Plugin {
+    // Only a loop that can watch a descriptor can turn another one.
+    let turns = P::ASYNCHRONOUS && cfg!(feature = "tokio");
     abi::Plugin {
         magic: abi::MAGIC,
         abi: abi::ABI,
         size: size_of::<abi::Plugin>() as u32,
         kind: abi::KIND_SOCKET,
-        flags: if panic_aborts { abi::PLUGIN_PANIC_ABORTS } else { 0 },
+        flags: if panic_aborts { abi::PLUGIN_PANIC_ABORTS } else { 0 }
+            | if turns { abi::PLUGIN_TURNS_WORKER } else { 0 },
         name: abi::padded(name),
         version: abi::padded(version),
         init: Some(init),
@@ -61,8 +69,18 @@ unsafe extern "C" fn serve<P: Socket>(
     })
 }
 
-/// Runs an author's `async fn`: on a tokio of its own, if the plugin has one, and on this thread. The worker is told when
-/// the loop has something to do and when it waits, so that one that stands still is noticed.
+thread_local! {
+    /// This thread turns the worker's loop, and does not do so at this moment.
+    static TURNS: Cell<Option<Side>> = const { Cell::new(None) };
+}
+
+/// Whose worker this thread turns. Who blocks it has to turn it meanwhile, or waits for what never comes.
+pub(super) fn turns() -> Option<Side> {
+    TURNS.get()
+}
+
+/// Runs an author's `async fn`: on a tokio of its own, if the plugin has one, and on this thread, whose worker it turns. The
+/// worker is told when the loop has something to do and when it waits, so that one that stands still is noticed.
 ///
 /// # Errors
 /// What the function says, or that there can be no runtime.
@@ -71,15 +89,26 @@ pub fn run<F: Future>(sockets: Sockets, serve: impl FnOnce(Sockets) -> F) -> Res
     side.at_work(true);
     #[cfg(feature = "tokio")]
     {
+        super::runtime::stay_away();
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         runtime.enable_all().on_thread_park(move || side.at_work(false)).on_thread_unpark(move || side.at_work(true));
         let runtime = runtime.build().map_err(|error| format!("cannot start the plugin's tokio: {error}"))?;
-        // A loop with so much to do that it never waits is alive, too.
-        runtime.spawn(std::future::poll_fn(move |context| {
-            side.poll_alive(context);
-            Poll::<()>::Pending
-        }));
+        if side.0.turn.is_some() {
+            let _within = runtime.enter();
+            // SAFETY: a `BorrowedFd` whose descriptor stays open for as long as the process, and always the same.
+            let watched = unsafe { AsyncFd::register_with_interest(side.worker_descriptor(), Interest::READABLE) }
+                .map_err(|error| format!("cannot watch the worker's loop: {error}"))?;
+            runtime.spawn(side.turn_the_worker(watched));
+            TURNS.set(Some(side));
+        } else {
+            // A loop with so much to do that it never waits is alive, too.
+            runtime.spawn(std::future::poll_fn(move |context| {
+                side.poll_alive(context);
+                Poll::<()>::Pending
+            }));
+        }
         let output = runtime.block_on(async { serve(sockets).await });
+        TURNS.set(None);
         // Tasks that block must not hold up the end for longer.
         runtime.shutdown_timeout(super::runtime::SHUTDOWN);
         Ok(output)
@@ -198,6 +227,68 @@ impl Side {
         }
     }
 
+    /// The worker's loop has something to do when it can be read from; -1 if nobody here turns it.
+    fn worker_descriptor(&self) -> BorrowedFd<'static> {
+        // SAFETY: the host keeps it open for as long as the process.
+        unsafe { BorrowedFd::borrow_raw(self.0.worker_descriptor) }
+    }
+
+    /// Does what the worker's loop has to do: whether that was all.
+    fn turn(self) -> bool {
+        let Some(turn) = self.0.turn else { return true };
+        // What it calls may wait for the word, and must not turn it meanwhile.
+        let turns = TURNS.take();
+        // SAFETY: with its own argument, on whatever thread.
+        let code = unsafe { turn(self.0.host) };
+        TURNS.set(turns);
+        code != abi::READY
+    }
+
+    /// Runs a future, and the worker's loop besides.
+    pub(super) fn block_on<F: Future>(self, mut future: Pin<&mut F>) -> F::Output {
+        struct Told(UnixStream);
+        impl Wake for Told {
+            fn wake(self: Arc<Self>) {
+                // If it is full, it was written to.
+                let _ = (&self.0).write(&[0]);
+            }
+        }
+        let pair = UnixStream::pair().and_then(|(ours, theirs)| {
+            ours.set_nonblocking(true).and_then(|()| theirs.set_nonblocking(true))?;
+            Ok((ours, Waker::from(Arc::new(Told(theirs)))))
+        });
+        loop {
+            let waker = pair.as_ref().map_or(Waker::noop(), |(_, waker)| waker);
+            if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(waker)) {
+                return output;
+            }
+            match &pair {
+                Ok((ours, _)) => {
+                    // An error is a signal that came.
+                    let _ = Side::wait(-1, Some(ours.as_fd()), None);
+                    while (&*ours).read(&mut [0; 64]).is_ok_and(|read| read == 64) {}
+                }
+                // There are no descriptors left: it asks until it is so.
+                Err(_) => {
+                    self.turn();
+                    std::thread::yield_now();
+                }
+            }
+        }
+    }
+
+    #[cfg(feature = "tokio")]
+    async fn turn_the_worker(self, worker: AsyncFd<BorrowedFd<'static>>) {
+        // An error would be that of a runtime that ends.
+        while let Ok(mut ready) = worker.readable().await {
+            if self.turn() {
+                // What has come since then is told anew.
+                ready.clear_ready();
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
     pub(crate) fn was_told(self) -> bool {
         // SAFETY: the host keeps the flag for as long as the process and writes it atomically; it is aligned as a u32.
         unsafe { AtomicU32::from_ptr(self.0.stop_flag.cast_mut()) }.load(Ordering::Acquire) != 0
@@ -214,18 +305,28 @@ impl Side {
 
     /// Waits for the word, or until the socket can be read from: whether that is so.
     pub(crate) fn poll(self, socket: Option<BorrowedFd<'_>>, timeout: Option<Duration>) -> io::Result<bool> {
+        Side::wait(self.0.stop_descriptor, socket, timeout)
+    }
+
+    fn wait(stop: c_int, socket: Option<BorrowedFd<'_>>, timeout: Option<Duration>) -> io::Result<bool> {
         // poll(2) ignores what is negative.
         let socket = socket.map_or(-1, |socket| socket.as_raw_fd());
+        // Or nobody would turn it while this waits, and the word never came.
+        let turns = turns();
+        let worker = turns.map_or(-1, |side| side.0.worker_descriptor);
         let watched = |descriptor| PollFd { descriptor, events: POLLIN, revents: 0 };
-        let mut both = [watched(self.0.stop_descriptor), watched(socket)];
+        let mut all = [watched(stop), watched(socket), watched(worker)];
         let timeout = timeout.map_or(-1, |timeout| c_int::try_from(timeout.as_millis()).unwrap_or(c_int::MAX));
-        // SAFETY: an array of two, ours for the call.
-        if unsafe { poll(both.as_mut_ptr(), 2, timeout) } < 0 {
+        // SAFETY: an array of three, ours for the call.
+        if unsafe { poll(all.as_mut_ptr(), 3, timeout) } < 0 {
             let error = io::Error::last_os_error();
             return if error.kind() == io::ErrorKind::Interrupted { Ok(false) } else { Err(error) };
         }
+        if let Some(side) = turns.filter(|_| all[2].revents != 0) {
+            side.turn();
+        }
         // An error of the socket is what the next call on it says.
-        Ok(both[1].revents != 0)
+        Ok(all[1].revents != 0)
     }
 
     pub(crate) fn told(self) -> Told {

@@ -11,7 +11,6 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -20,13 +19,10 @@ use tokio::sync::Notify;
 use super::receipt::{Letter, Outcome};
 use super::{Delivery, End, Post, Sender};
 use crate::channel::post::{Fate, Frame, HEAD, PACKET_DESCRIPTORS, PACKET_MAX, Peer, WINDOW, WINDOW_BYTES, read};
-use crate::sys::{passing, readiness};
+use crate::sys::{passing, readiness, turned};
 
 /// Packets that are read before others get their turn.
 const TURN: usize = 16;
-
-/// When to look again whether something can be sent, where nothing tells it.
-const AGAIN: Duration = Duration::from_millis(5);
 
 /// Bytes of a packet that are left to messages.
 const ANSWERS_MAX: usize = 64;
@@ -341,13 +337,12 @@ impl State {
 /// Waits until the socket takes more. Registered only while somebody waits: what the other side reads would wake this
 /// loop each time.
 async fn writable(socket: &AsyncFd<OwnedFd>) {
-    let soon = tokio::time::sleep(AGAIN);
     if passing::is_writable(socket) {
         // Too many descriptors of this user are in flight, and nothing tells when there are fewer.
-        return soon.await;
+        return turned::again().await;
     }
     match socket.get_ref().try_clone().and_then(|socket| readiness::register(socket, Interest::WRITABLE)) {
         Ok(socket) => drop(socket.writable().await),
-        Err(_) => soon.await,
+        Err(_) => turned::again().await,
     }
 }

@@ -32,6 +32,7 @@ use tokio::sync::mpsc;
 
 use crate::channel::post::{DESCRIPTORS_MAX, Fate, MESSAGE_MAX, Member, OPERATOR_MAX, Peer, read_for_operator};
 use crate::channel::{Channel, ToMaster};
+use crate::sys::turned;
 use link::Link;
 use operator::Operator;
 pub(super) use receipt::{Kind, Outcome};
@@ -191,7 +192,7 @@ impl Post {
         let (outgoing, mut words) = mpsc::unbounded_channel::<ToMaster>();
         let _ = self.channel.set(Arc::clone(&channel));
         if self.outgoing.set(outgoing).is_ok() {
-            tokio::spawn(async move {
+            turned::spawn(async move {
                 while let Some(word) = words.recv().await {
                     if channel.send(&word, &[]).await.is_err() {
                         return;
@@ -341,7 +342,7 @@ impl Post {
             None => Arc::clone(desk.links.entry(peer.worker).or_insert_with(|| Link::new(peer.worker))),
         };
         drop(desk);
-        tokio::spawn(link.attend(peer, socket, Arc::clone(self)));
+        turned::spawn(link.attend(peer, socket, Arc::clone(self)));
     }
 
     /// There is no such worker any more, or it cannot be reached.

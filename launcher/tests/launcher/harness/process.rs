@@ -168,7 +168,7 @@ pub(crate) fn state(pid: u32) -> Option<String> {
     status(pid, "State:")
 }
 
-fn tasks(pid: u32) -> Vec<String> {
+pub(crate) fn tasks(pid: u32) -> Vec<String> {
     let Ok(entries) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
     entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect()
 }

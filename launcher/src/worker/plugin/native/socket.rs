@@ -1,8 +1,9 @@
 //! Native plugins that own their sockets: the host's side of `serve`.
 //!
-//! The plugin runs on a thread of its own for as long as it likes, and the worker's loop beside it: a plugin that hangs
-//! keeps nobody from telling it to stop.
+//! The plugin runs on a thread of its own for as long as it likes, and the worker's loop beside it; or, if it says that its
+//! loop turns the worker's, on the worker's thread.
 
+use std::cell::Cell;
 use std::ffi::c_void;
 use std::os::fd::{BorrowedFd, IntoRawFd as _, OwnedFd};
 use std::time::Duration;
@@ -13,6 +14,7 @@ use worker_sdk::abi;
 use super::owned::{OwnedChunk, guard};
 use super::{Identity, LoadError, begin, leak, open, reason, waker};
 use crate::channel::{Listener, SocketKind};
+use crate::sys::turned::Turned;
 use crate::worker::socket::Side;
 
 /// Bytes of the stack of the plugin's thread, as of a process's first thread; what is not used costs nothing.
@@ -23,6 +25,7 @@ const STACK: usize = 8 << 20;
 pub struct NativeSocket {
     serve: abi::Serve,
     drop: Option<abi::DropState>,
+    turns: bool,
     state: State,
 }
 
@@ -48,7 +51,13 @@ impl NativeSocket {
             return Err(LoadError::Descriptor("`serve` is null"));
         };
         let state = State(begin(&descriptor, config, identity)?);
-        Ok(NativeSocket { serve, drop: descriptor.drop, state })
+        let turns = descriptor.flags & abi::PLUGIN_TURNS_WORKER != 0;
+        Ok(NativeSocket { serve, drop: descriptor.drop, turns, state })
+    }
+
+    /// Its loop turns the worker's: [`serve_here`](Self::serve_here) is for it.
+    pub fn turns(&self) -> bool {
+        self.turns
     }
 
     /// Gives the plugin its sockets, and waits until it comes back. Why it failed, for a person.
@@ -59,25 +68,32 @@ impl NativeSocket {
         drain_timeout: Duration,
     ) -> Result<(), String> {
         let (serve, state) = (self.serve, self.state);
-        let given = given(sockets, side, drain_timeout);
+        let given = given(sockets, side, drain_timeout, None);
         let (back, awaited) = oneshot::channel();
         let thread = std::thread::Builder::new().name("serve".to_owned()).stack_size(STACK);
         let run = move || {
-            crate::sys::fatal_signal::answer_on_this_thread();
-            let State(state) = { state };
-            let Given(given) = { given };
-            let mut error = OwnedChunk::empty();
-            // SAFETY: called once, with the state that `init` made; the table is leaked and the out-parameter ours.
-            let code = unsafe { serve(state, given, error.out()) };
             // Nobody waits any more if the worker has ended meanwhile.
-            let _ = back.send(match code {
-                abi::READY => Ok(()),
-                abi::PANIC => Err("it panicked while it served; its message is above".to_owned()),
-                code => Err(reason(error, || format!("serve returned {code} without a reason"))),
-            });
+            let _ = back.send(call(serve, state, given));
         };
         thread.spawn(run).map_err(|error| format!("no thread could be started for it: {error}"))?;
         awaited.await.unwrap_or_else(|_| Err("its thread ended".to_owned()))
+    }
+
+    /// Gives the plugin its sockets and this thread, whose loop it turns, until it comes back. Why it failed, for a person.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn serve_here(
+        &self,
+        sockets: Vec<(Listener, OwnedFd)>,
+        side: &'static Side,
+        drain_timeout: Duration,
+        turned: &Turned,
+    ) -> Result<(), String> {
+        TURNED.set(turned);
+        let outcome = call(self.serve, self.state, given(sockets, side, drain_timeout, Some(turned)));
+        TURNED.set(std::ptr::null());
+        outcome
     }
 
     /// Calls the plugin's `drop`; comes after `serve`, and the process is expected to `_exit` after it.
@@ -89,13 +105,36 @@ impl NativeSocket {
     }
 }
 
+thread_local! {
+    /// The loop that the plugin on this thread turns; null on all others.
+    static TURNED: Cell<*const Turned> = const { Cell::new(std::ptr::null()) };
+}
+
+/// Calls `serve` on this thread, once.
+fn call(serve: abi::Serve, State(state): State, Given(given): Given) -> Result<(), String> {
+    crate::sys::fatal_signal::answer_on_this_thread();
+    let mut error = OwnedChunk::empty();
+    // SAFETY: called once, with the state that `init` made; the table is leaked and the out-parameter ours.
+    let code = unsafe { serve(state, given, error.out()) };
+    match code {
+        abi::READY => Ok(()),
+        abi::PANIC => Err("it panicked while it served; its message is above".to_owned()),
+        code => Err(reason(error, || format!("serve returned {code} without a reason"))),
+    }
+}
+
 /// What `serve` gets; leaked.
 struct Given(*const abi::Sockets);
 
 // SAFETY: constant memory that lives as long as the process.
 unsafe impl Send for Given {}
 
-fn given(sockets: Vec<(Listener, OwnedFd)>, side: &'static Side, drain_timeout: Duration) -> Given {
+fn given(
+    sockets: Vec<(Listener, OwnedFd)>,
+    side: &'static Side,
+    drain_timeout: Duration,
+    turned: Option<&Turned>,
+) -> Given {
     let listener = |(listener, socket): (Listener, OwnedFd)| -> *const abi::Listener {
         Box::leak(Box::new(abi::Listener {
             size: size_of::<abi::Listener>() as u32,
@@ -125,8 +164,12 @@ fn given(sockets: Vec<(Listener, OwnedFd)>, side: &'static Side, drain_timeout: 
         ready,
         not_accepting,
         poll_stop,
-        at_work: Some(at_work),
-        poll_alive: Some(poll_alive),
+        at_work: Some(if turned.is_some() { turns } else { at_work }),
+        // A loop that does not turn sends no beat of the worker's either: it need not be asked.
+        poll_alive: if turned.is_some() { None } else { Some(poll_alive) },
+        worker_descriptor: turned.map_or(-1, Turned::descriptor),
+        reserved: 0,
+        turn: turned.map(|_| turn as abi::Turn),
     })))
 }
 
@@ -183,5 +226,31 @@ unsafe extern "C" fn poll_alive(host: *mut c_void, waker: abi::Waker) -> i32 {
         let pulse = unsafe { side(host) }.pulse();
         waker::with_context(waker, |context| pulse.plugin_lives(context));
         abi::PENDING
+    })
+}
+
+/// [`at_work`], where the plugin's loop is the worker's as well.
+unsafe extern "C" fn turns(host: *mut c_void, yes: u32) {
+    guard(|| {
+        if yes != 0 {
+            // SAFETY: as above.
+            unsafe { side(host) }.pulse().turn();
+        }
+        abi::READY
+    });
+}
+
+unsafe extern "C" fn turn(_host: *mut c_void) -> i32 {
+    guard(|| {
+        let turned = TURNED.get();
+        if turned.is_null() {
+            // Another thread of the plugin's.
+            return abi::ERROR;
+        }
+        // SAFETY: set by `serve_here`, to what it borrows until `serve` is back and this is null again.
+        match unsafe { &*turned }.turn() {
+            true => abi::READY,
+            false => abi::PENDING,
+        }
     })
 }

@@ -1,0 +1,1 @@
+../../../launcher/src/sys/alarm.rs

@@ -1,0 +1,1 @@
+../../../launcher/src/sys/turned.rs
