@@ -110,8 +110,8 @@ pub use worker_sdk_macros::http;
 /// Makes a function the plugin, which owns the service's listening sockets and runs its own loop: any protocol, any
 /// library. One a crate; native plugins only.
 ///
-/// An `async fn` runs with the feature `tokio` on a current-thread runtime of tokio, which turns the worker's loop as well
-/// (cheaper than a thread beside it), without it on a thread of its own:
+/// An `async fn` runs on the worker's thread and turns its loop as well, which is cheaper than a thread beside it; with the
+/// feature `tokio` on a current-thread runtime of tokio:
 /// ```
 /// use worker_sdk::Sockets;
 ///

@@ -337,7 +337,7 @@ fn block_on_and<F: Future>(future: F, waits: impl Fn(bool)) -> F::Output {
     let mut context = Context::from_waker(&waker);
     let mut future = pin!(future);
     if let Some(side) = socket::turns() {
-        return side.block_on(future);
+        return side.block_on(future, waits);
     }
     loop {
         if let Poll::Ready(output) = future.as_mut().poll(&mut context) {

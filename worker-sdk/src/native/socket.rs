@@ -25,15 +25,13 @@ use crate::sockets::{Listener, SocketKind, Sockets};
 
 /// The exported constant of a plugin that owns its sockets.
 pub const fn descriptor<P: Socket>(name: &str, version: &str, panic_aborts: bool) -> abi::Plugin {
-    // Only a loop that can watch a descriptor can turn another one.
-    let turns = P::ASYNCHRONOUS && cfg!(feature = "tokio");
     abi::Plugin {
         magic: abi::MAGIC,
         abi: abi::ABI,
         size: size_of::<abi::Plugin>() as u32,
         kind: abi::KIND_SOCKET,
         flags: if panic_aborts { abi::PLUGIN_PANIC_ABORTS } else { 0 }
-            | if turns { abi::PLUGIN_TURNS_WORKER } else { 0 },
+            | if P::ASYNCHRONOUS { abi::PLUGIN_TURNS_WORKER } else { 0 },
         name: abi::padded(name),
         version: abi::padded(version),
         init: Some(init),
@@ -114,7 +112,12 @@ pub fn run<F: Future>(sockets: Sockets, serve: impl FnOnce(Sockets) -> F) -> Res
         Ok(output)
     }
     #[cfg(not(feature = "tokio"))]
-    Ok(super::block_on_and(async { serve(sockets).await }, |waits| side.at_work(!waits)))
+    {
+        TURNS.set(side.0.turn.map(|_| side));
+        let output = super::block_on_and(async { serve(sockets).await }, |waits| side.at_work(!waits));
+        TURNS.set(None);
+        Ok(output)
+    }
 }
 
 /// The host's table of this plugin's sockets; what an older host does not have is null.
@@ -228,6 +231,7 @@ impl Side {
     }
 
     /// The worker's loop has something to do when it can be read from; -1 if nobody here turns it.
+    #[cfg(feature = "tokio")]
     fn worker_descriptor(&self) -> BorrowedFd<'static> {
         // SAFETY: the host keeps it open for as long as the process.
         unsafe { BorrowedFd::borrow_raw(self.0.worker_descriptor) }
@@ -244,8 +248,8 @@ impl Side {
         code != abi::READY
     }
 
-    /// Runs a future, and the worker's loop besides.
-    pub(super) fn block_on<F: Future>(self, mut future: Pin<&mut F>) -> F::Output {
+    /// Runs a future, and the worker's loop besides; `waits` as in `block_on_and`.
+    pub(super) fn block_on<F: Future>(self, mut future: Pin<&mut F>, waits: impl Fn(bool)) -> F::Output {
         struct Told(UnixStream);
         impl Wake for Told {
             fn wake(self: Arc<Self>) {
@@ -264,9 +268,15 @@ impl Side {
             }
             match &pair {
                 Ok((ours, _)) => {
+                    waits(true);
                     // An error is a signal that came.
-                    let _ = Side::wait(-1, Some(ours.as_fd()), None);
-                    while (&*ours).read(&mut [0; 64]).is_ok_and(|read| read == 64) {}
+                    let (told, worker) = Side::look(-1, Some(ours.as_fd()), None).unwrap_or_default();
+                    waits(false);
+                    if worker {
+                        self.turn();
+                    }
+                    // All that was told so far leads to one look.
+                    while told && (&*ours).read(&mut [0; 64]).is_ok_and(|read| read == 64) {}
                 }
                 // There are no descriptors left: it asks until it is so.
                 Err(_) => {
@@ -305,28 +315,29 @@ impl Side {
 
     /// Waits for the word, or until the socket can be read from: whether that is so.
     pub(crate) fn poll(self, socket: Option<BorrowedFd<'_>>, timeout: Option<Duration>) -> io::Result<bool> {
-        Side::wait(self.0.stop_descriptor, socket, timeout)
+        let (socket, worker) = Side::look(self.0.stop_descriptor, socket, timeout)?;
+        if worker {
+            self.turn();
+        }
+        Ok(socket)
     }
 
-    fn wait(stop: c_int, socket: Option<BorrowedFd<'_>>, timeout: Option<Duration>) -> io::Result<bool> {
+    /// Waits for one of the two or the worker's loop, if this thread turns that: whether the socket and the loop are ready.
+    fn look(stop: c_int, socket: Option<BorrowedFd<'_>>, timeout: Option<Duration>) -> io::Result<(bool, bool)> {
         // poll(2) ignores what is negative.
         let socket = socket.map_or(-1, |socket| socket.as_raw_fd());
         // Or nobody would turn it while this waits, and the word never came.
-        let turns = turns();
-        let worker = turns.map_or(-1, |side| side.0.worker_descriptor);
+        let worker = turns().map_or(-1, |side| side.0.worker_descriptor);
         let watched = |descriptor| PollFd { descriptor, events: POLLIN, revents: 0 };
         let mut all = [watched(stop), watched(socket), watched(worker)];
         let timeout = timeout.map_or(-1, |timeout| c_int::try_from(timeout.as_millis()).unwrap_or(c_int::MAX));
         // SAFETY: an array of three, ours for the call.
         if unsafe { poll(all.as_mut_ptr(), 3, timeout) } < 0 {
             let error = io::Error::last_os_error();
-            return if error.kind() == io::ErrorKind::Interrupted { Ok(false) } else { Err(error) };
-        }
-        if let Some(side) = turns.filter(|_| all[2].revents != 0) {
-            side.turn();
+            return if error.kind() == io::ErrorKind::Interrupted { Ok((false, false)) } else { Err(error) };
         }
         // An error of the socket is what the next call on it says.
-        Ok(all[1].revents != 0)
+        Ok((all[1].revents != 0, all[2].revents != 0))
     }
 
     pub(crate) fn told(self) -> Told {

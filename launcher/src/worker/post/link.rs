@@ -11,11 +11,13 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 
+use super::awake::{self, Wakefulness};
 use super::receipt::{Letter, Outcome};
 use super::{Delivery, End, Post, Sender};
 use crate::channel::post::{Fate, Frame, HEAD, PACKET_DESCRIPTORS, PACKET_MAX, Peer, WINDOW, WINDOW_BYTES, read};
@@ -150,15 +152,17 @@ impl Link {
     async fn carry(self: &Arc<Self>, socket: &AsyncFd<OwnedFd>, post: &Post) -> Option<String> {
         // One byte more than a packet has: a longer one is seen.
         let mut buffer = vec![0; PACKET_MAX + 1];
+        let mut wakefulness = Wakefulness::default();
         loop {
             let written = self.state().write();
             if written == Written::Over {
                 return None;
             }
-            let may_read = {
+            let (may_read, alternates) = {
                 let state = self.state();
-                state.unanswered < WINDOW && state.unanswered_bytes < WINDOW_BYTES
+                (state.unanswered < WINDOW && state.unanswered_bytes < WINDOW_BYTES, state.alternates())
             };
+            let since = Instant::now();
             tokio::select! {
                 biased;
                 () = self.stirred.notified() => {
@@ -171,6 +175,9 @@ impl Link {
                         return None;
                     }
                     drop(ready);
+                    if alternates {
+                        wakefulness.came(since.elapsed());
+                    }
                     for _ in 0..TURN {
                         match socket.try_io(Interest::READABLE, |socket| passing::receive_into(socket, &mut buffer)) {
                             Ok((0, ..)) => {
@@ -189,6 +196,7 @@ impl Link {
                     tokio::task::yield_now().await;
                 }
                 () = writable(socket), if written == Written::Full => {}
+                () = awake::stay(), if alternates && wakefulness.is_worth_it() => wakefulness.was_wrong(),
             }
         }
     }
@@ -255,6 +263,11 @@ impl Link {
 }
 
 impl State {
+    /// Each side says something and waits for the other. Where more is on its way, sleep gathers what one look then finds.
+    fn alternates(&self) -> bool {
+        self.waiting.is_empty() && self.flying.len() <= 1 && self.unanswered <= 1
+    }
+
     /// Write what may be written. Several packets, if there is so much.
     fn write(&mut self) -> Written {
         let Some(socket) = self.socket.clone() else { return Written::All };

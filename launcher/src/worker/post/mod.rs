@@ -16,6 +16,7 @@
 //!
 //! Plugins call from any thread. Locks are taken in the order post office, link, receipt, and no waker is woken under one.
 
+mod awake;
 mod link;
 mod operator;
 mod receipt;
