@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, epoll, eventfd, poll};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Runtime;
 use tokio::sync::Notify;
 use tokio::task::LocalSet;
 
@@ -37,37 +37,62 @@ use super::alarm::Alarm;
 /// How long [`again`] waits, at most.
 const AGAIN: Duration = Duration::from_millis(5);
 
-/// How often a turn looks whether there is more to do, before it lets the other loop go on.
-const ROUNDS: usize = 8;
+/// Rounds of a turn at most: one finds what has come, the next one does what is to be done about it. Then the other loop goes
+/// on, which may be what is waited for.
+const ROUNDS: usize = 2;
+
+/// Numbers of descriptors that are looked at for a runtime's epoll. A new one has the lowest that is free (POSIX), so that in
+/// a process that has just begun it is among the first.
+const MOST: RawFd = 4096;
 
 thread_local! {
     /// Of the loop that is turned on this thread, if there is one.
     static TICKER: RefCell<Option<Arc<Ticker>>> = const { RefCell::new(None) };
 }
 
-/// A runtime of one thread, and the descriptor of its epoll, if it could be found.
+/// The epoll of a runtime of one thread, on that, if it can be found among the descriptors of this process.
 ///
 /// # Errors
-/// As tokio's.
-pub fn build(builder: &mut Builder) -> io::Result<(Runtime, Option<OwnedFd>)> {
-    // The next descriptor gets the lowest number that is free, by POSIX, and a runtime begins with its epoll.
-    let next = eventfd(0, EventfdFlags::CLOEXEC)?.as_raw_fd();
-    let runtime = builder.build()?;
-    Ok((runtime, epoll_of(next)))
+/// There are no descriptors left.
+pub fn epoll_of(runtime: &Runtime) -> io::Result<Option<OwnedFd>> {
+    let signal = {
+        let _within = runtime.enter();
+        let made = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        super::readiness::register(made, Interest::READABLE)?
+    };
+    // It is the one in which something comes when something comes to the runtime, and nothing is left when the runtime has
+    // looked.
+    let is_it = |candidate: &OwnedFd| {
+        (0..2).all(|_| {
+            runtime.block_on(tokio::task::yield_now());
+            !is_readable(candidate.as_fd()) && {
+                let _ = rustix::io::write(signal.get_ref(), &1_u64.to_ne_bytes());
+                is_readable(candidate.as_fd())
+            }
+        })
+    };
+    let stranger = eventfd(0, EventfdFlags::CLOEXEC)?;
+    let found = (0..MOST).filter_map(|number| epoll_at(number, stranger.as_fd())).find(is_it);
+    runtime.block_on(tokio::task::yield_now());
+    Ok(found)
 }
 
-/// The epoll of this number; `None` if it is something else.
-fn epoll_of(number: RawFd) -> Option<OwnedFd> {
-    // SAFETY: whatever has this number, or nothing, is asked what it is and duplicated; it is closed by its owner, not
-    // here, who has no reason to before this function returns: it was just made, on this thread.
+/// Another descriptor of the epoll that has this number, if one has it. The stranger is in none.
+fn epoll_at(number: RawFd, stranger: BorrowedFd<'_>) -> Option<OwnedFd> {
+    // SAFETY: whatever has this number, or nothing, is duplicated if it is an epoll, and otherwise asked only whether it is
+    // one; it is not closed here.
     #[expect(unsafe_code, reason = "tokio does not lend it")]
     let candidate = unsafe { BorrowedFd::borrow_raw(number) };
-    let stranger = eventfd(0, EventfdFlags::CLOEXEC).ok()?;
-    // epoll_ctl(2): that is the answer of an epoll; anything else is not one.
-    match epoll::delete(candidate, &stranger) {
+    // epoll_ctl(2): what is not in it is not there, says an epoll; anything else says that it is none.
+    match epoll::delete(candidate, stranger) {
         Err(rustix::io::Errno::NOENT) => candidate.try_clone_to_owned().ok(),
         _ => None,
     }
+}
+
+fn is_readable(descriptor: BorrowedFd<'_>) -> bool {
+    let mut polled = [PollFd::from_borrowed_fd(descriptor, PollFlags::IN)];
+    poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready > 0)
 }
 
 /// A loop that is turned by another one.
@@ -106,7 +131,7 @@ impl Wake for Bell {
 }
 
 impl Turned {
-    /// Of a runtime that nobody runs otherwise, on this thread, with the epoll that [`build`] has found.
+    /// Of a runtime that nobody runs otherwise, on this thread, with the epoll that [`epoll_of`] has found.
     ///
     /// # Errors
     /// There are no descriptors left.
@@ -151,7 +176,8 @@ impl Turned {
                     Poll::Ready(())
                 })
                 .await;
-                // The runtime looks at its epoll, and wakes those whom it concerns.
+                // The runtime looks at its epoll, and wakes those whom it concerns. Last: it wakes those who have yielded,
+                // too, or else forgets them.
                 tokio::task::yield_now().await;
             });
             if !self.bell.rung.load(Ordering::SeqCst) {
@@ -159,12 +185,7 @@ impl Turned {
             }
         }
         self.bell.turning.store(false, Ordering::SeqCst);
-        self.bell.rung.load(Ordering::SeqCst) || self.is_readable()
-    }
-
-    fn is_readable(&self) -> bool {
-        let mut polled = [PollFd::from_borrowed_fd(self.epoll.as_fd(), PollFlags::IN)];
-        poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready > 0)
+        self.bell.rung.load(Ordering::SeqCst) || is_readable(self.epoll.as_fd())
     }
 
     /// Run the loop as everybody runs one, until the future is ready.
@@ -243,6 +264,8 @@ mod tests {
     use std::os::unix::net::UnixStream;
     use std::rc::Rc;
 
+    use tokio::runtime::Builder;
+
     use super::*;
 
     const PATIENCE: Duration = Duration::from_secs(60);
@@ -255,8 +278,9 @@ mod tests {
 
     impl Both {
         fn new() -> Both {
-            let (runtime, epoll) = build(Builder::new_current_thread().enable_all()).expect("a runtime");
-            let turned = Rc::new(Turned::new(runtime, epoll.expect("its epoll was found")).expect("descriptors"));
+            let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
+            let epoll = epoll_of(&runtime).expect("descriptors").expect("it is there");
+            let turned = Rc::new(Turned::new(runtime, epoll).expect("descriptors"));
             let outer = epoll::create(epoll::CreateFlags::CLOEXEC).expect("an epoll");
             let watched = epoll::EventFlags::IN | epoll::EventFlags::ET;
             epoll::add(&outer, &turned.epoll, epoll::EventData::new_u64(0), watched).expect("can be watched");
@@ -310,9 +334,9 @@ mod tests {
             caller.notify_one();
             theirs
         });
-        both.until(|| task.is_finished());
+        // A task that a task began runs, too.
+        both.until(|| task.is_finished() && said.load(Ordering::Relaxed));
         assert_eq!(&both.turned.run(task).expect("no panic"), b"word");
-        assert!(said.load(Ordering::Relaxed), "a task that a task began runs, too");
         let mut theirs = writer.join().expect("no panic");
         assert_eq!(theirs.read(&mut [0; 1]).expect("the end"), 0);
         // What is left has nothing to do: nothing of a turn's own makes another one necessary.
@@ -370,10 +394,29 @@ mod tests {
     }
 
     #[test]
+    fn of_several_runtimes_each_is_given_its_own() {
+        let runtimes: Vec<Runtime> =
+            (0..5).map(|_| Builder::new_current_thread().enable_all().build().expect("a runtime")).collect();
+        for runtime in runtimes.iter().rev() {
+            let epoll = epoll_of(runtime).expect("descriptors").expect("it is there");
+            let _within = runtime.enter();
+            let made = eventfd(1, EventfdFlags::CLOEXEC).expect("an eventfd");
+            assert!(!is_readable(epoll.as_fd()));
+            let registered = crate::sys::readiness::register(made, Interest::READABLE).expect("registers");
+            assert!(is_readable(epoll.as_fd()));
+            drop(registered);
+        }
+    }
+
+    #[test]
     fn what_is_no_epoll_is_not_taken_for_one() {
-        let something = eventfd(0, EventfdFlags::CLOEXEC).expect("an eventfd");
-        assert!(epoll_of(something.as_raw_fd()).is_none());
+        let (something, stranger) = (
+            eventfd(0, EventfdFlags::CLOEXEC).expect("an eventfd"),
+            eventfd(0, EventfdFlags::CLOEXEC).expect("another"),
+        );
+        assert!(epoll_at(something.as_raw_fd(), stranger.as_fd()).is_none());
+        assert!(epoll_at(RawFd::MAX, stranger.as_fd()).is_none());
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).expect("an epoll");
-        assert!(epoll_of(epoll.as_raw_fd()).is_some());
+        assert!(epoll_at(epoll.as_raw_fd(), stranger.as_fd()).is_some());
     }
 }

@@ -158,13 +158,12 @@ fn serve(channel: &OwnedFd, mut assign: Assign, mut descriptors: Vec<OwnedFd>, m
         // A native plugin that computes cannot be interrupted anyway.
         runtime.event_interval(8);
     }
-    let (runtime, epoll) = sys::turned::build(runtime.enable_all())
-        .map_err(|error| format!("the event loop cannot be started: {error}"))?;
+    let runtime = runtime.enable_all().build().map_err(|error| format!("the event loop cannot be started: {error}"))?;
     if matches!(assign.plugin, Plugin::NativeSocket) {
         native::post::connect(&post);
         let plugin = NativeSocket::load(loadable.as_fd(), &assign.config, native_identity(&assign)?)
             .map_err(|error| format!("{} {error}", assign.plugin_path))?;
-        return socket::serve(channel, assign, listeners, (pulse, post), plugin, (runtime, epoll));
+        return socket::serve(channel, assign, listeners, (pulse, post), plugin, runtime);
     }
     let hub = assign.dev.take().map(|state| Hub::new(&assign.service, assign.worker, assign.generation, *state));
     runtime.block_on(async {

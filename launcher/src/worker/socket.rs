@@ -105,17 +105,18 @@ pub(super) fn serve(
     listeners: Vec<OwnedFd>,
     (pulse, post): (Pulse, Arc<Post>),
     plugin: NativeSocket,
-    (runtime, epoll): (Runtime, Option<OwnedFd>),
+    runtime: Runtime,
 ) -> Result<(), String> {
     let (side, grace) =
         (Side::new(pulse).map_err(|error| format!("no descriptor to stop it by: {error}"))?, assign.drain_timeout);
     let sockets = assign.listeners.iter().cloned().zip(listeners).collect();
     let channel = duplicate(channel)?;
-    match epoll.filter(|_| plugin.turns()) {
+    let no_room = |error| format!("no descriptors for its loop: {error}");
+    let epoll = if plugin.turns() { turned::epoll_of(&runtime).map_err(no_room)? } else { None };
+    match epoll {
         None => runtime.block_on(run(channel, assign, (side, post), plugin.serve(sockets, side, grace))),
         Some(epoll) => {
-            let turned =
-                Turned::new(runtime, epoll).map_err(|error| format!("no descriptors for its loop: {error}"))?;
+            let turned = Turned::new(runtime, epoll).map_err(no_room)?;
             let (back, awaited) = oneshot::channel();
             let end = async { awaited.await.unwrap_or_else(|_| Err("nobody told how it ended".to_owned())) };
             let served = turned.begin(run(channel, assign, (side, post), end));

@@ -158,9 +158,9 @@ impl Link {
             if written == Written::Over {
                 return None;
             }
-            let (may_read, alternates) = {
+            let may_read = {
                 let state = self.state();
-                (state.unanswered < WINDOW && state.unanswered_bytes < WINDOW_BYTES, state.alternates())
+                state.unanswered < WINDOW && state.unanswered_bytes < WINDOW_BYTES
             };
             let since = Instant::now();
             tokio::select! {
@@ -175,9 +175,7 @@ impl Link {
                         return None;
                     }
                     drop(ready);
-                    if alternates {
-                        wakefulness.came(since.elapsed());
-                    }
+                    wakefulness.came(since.elapsed());
                     for _ in 0..TURN {
                         match socket.try_io(Interest::READABLE, |socket| passing::receive_into(socket, &mut buffer)) {
                             Ok((0, ..)) => {
@@ -196,7 +194,7 @@ impl Link {
                     tokio::task::yield_now().await;
                 }
                 () = writable(socket), if written == Written::Full => {}
-                () = awake::stay(), if alternates && wakefulness.is_worth_it() => wakefulness.was_wrong(),
+                () = awake::stay(), if may_read && wakefulness.is_worth_it() => wakefulness.was_wrong(),
             }
         }
     }
@@ -263,11 +261,6 @@ impl Link {
 }
 
 impl State {
-    /// Each side says something and waits for the other. Where more is on its way, sleep gathers what one look then finds.
-    fn alternates(&self) -> bool {
-        self.waiting.is_empty() && self.flying.len() <= 1 && self.unanswered <= 1
-    }
-
     /// Write what may be written. Several packets, if there is so much.
     fn write(&mut self) -> Written {
         let Some(socket) = self.socket.clone() else { return Written::All };
