@@ -213,7 +213,7 @@ typedef struct launcher_sockets {     /* it and all that it points to live as lo
     int32_t worker_descriptor;        /* readable (POLLIN) when the worker has something to do; or -1 */
     uint32_t reserved;
     int32_t (*turn)(void *host);      /* does it, without waiting. PENDING: that was all, until the descriptor is readable;
-                                         READY: call it again soon; ERROR: not on this thread. Messages come, and the plugin
+                                         READY: there is more, and it is readable; ERROR: not on this thread. Messages come, and the plugin
                                          is told to stop, in such calls only */
 } launcher_sockets;
 

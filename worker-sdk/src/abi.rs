@@ -411,9 +411,8 @@ pub struct Sockets {
     /// 0.
     pub reserved: u32,
     /// Only for a plugin with [`PLUGIN_TURNS_WORKER`], and null from a host that does not turn by it. Does what the worker's
-    /// loop has to do, without waiting: [`PENDING`] when that was all, and then this is to be called again when the
-    /// descriptor can be read from (level or edge); [`READY`] when it is to be called again soon; [`ERROR`] on another
-    /// thread than that of `serve`. Messages come, and the plugin is told to stop, in such calls only.
+    /// loop has to do, without waiting: [`PENDING`] when that was all until the descriptor can be read from, [`READY`] when there
+    /// is more and it can be (who watches edges calls again until it is [`PENDING`]); [`ERROR`] on another thread than that of `serve`. Messages come, and the plugin is told to stop, in such calls only.
     ///
     /// It costs less than a thread beside the loop: the kernel counts references to a table of descriptors that two threads
     /// share, with every call.

@@ -50,44 +50,26 @@ thread_local! {
     static TICKER: RefCell<Option<Arc<Ticker>>> = const { RefCell::new(None) };
 }
 
-/// The epoll of a runtime of one thread, on that, if it can be found among the descriptors of this process.
+/// The epoll of a runtime, if it can be found among the descriptors of this process.
 ///
 /// # Errors
 /// There are no descriptors left.
 pub fn epoll_of(runtime: &Runtime) -> io::Result<Option<OwnedFd>> {
-    let signal = {
+    let mark = {
         let _within = runtime.enter();
-        let made = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        super::readiness::register(made, Interest::READABLE)?
+        super::readiness::register(eventfd(0, EventfdFlags::CLOEXEC)?, Interest::READABLE)?
     };
-    // It is the one in which something comes when something comes to the runtime, and nothing is left when the runtime has
-    // looked.
-    let is_it = |candidate: &OwnedFd| {
-        (0..2).all(|_| {
-            runtime.block_on(tokio::task::yield_now());
-            !is_readable(candidate.as_fd()) && {
-                let _ = rustix::io::write(signal.get_ref(), &1_u64.to_ne_bytes());
-                is_readable(candidate.as_fd())
-            }
-        })
-    };
-    let stranger = eventfd(0, EventfdFlags::CLOEXEC)?;
-    let found = (0..MOST).filter_map(|number| epoll_at(number, stranger.as_fd())).find(is_it);
-    runtime.block_on(tokio::task::yield_now());
-    Ok(found)
+    Ok((0..MOST).find_map(|number| epoll_with(mark.get_ref(), number)))
 }
 
-/// Another descriptor of the epoll that has this number, if one has it. The stranger is in none.
-fn epoll_at(number: RawFd, stranger: BorrowedFd<'_>) -> Option<OwnedFd> {
-    // SAFETY: whatever has this number, or nothing, is duplicated if it is an epoll, and otherwise asked only whether it is
-    // one; it is not closed here.
+/// Another descriptor of what has this number, if it is the epoll in which the mark is registered. It is not, afterwards.
+fn epoll_with(mark: &OwnedFd, number: RawFd) -> Option<OwnedFd> {
+    // SAFETY: whatever has this number, or nothing, is asked for something that is new and ours, and is duplicated if it has
+    // it; it is not closed here.
     #[expect(unsafe_code, reason = "tokio does not lend it")]
     let candidate = unsafe { BorrowedFd::borrow_raw(number) };
-    // epoll_ctl(2): what is not in it is not there, says an epoll; anything else says that it is none.
-    match epoll::delete(candidate, stranger) {
-        Err(rustix::io::Errno::NOENT) => candidate.try_clone_to_owned().ok(),
-        _ => None,
-    }
+    // epoll_ctl(2): ENOENT where it is not registered, other errors of what is no epoll.
+    epoll::delete(candidate, mark).ok().and_then(|()| candidate.try_clone_to_owned().ok())
 }
 
 fn is_readable(descriptor: BorrowedFd<'_>) -> bool {
@@ -124,9 +106,15 @@ impl Wake for Bell {
         // Either we see here that the turn is over, or the turn sees at its end that it was rung.
         self.rung.store(true, Ordering::SeqCst);
         if !self.turning.load(Ordering::SeqCst) {
-            // Not full before it was rung for some thousand years.
-            let _ = rustix::io::write(self.descriptor.get_ref(), &1_u64.to_ne_bytes());
+            self.ring();
         }
+    }
+}
+
+impl Bell {
+    fn ring(&self) {
+        // Not full before it was rung for some thousand years.
+        let _ = rustix::io::write(self.descriptor.get_ref(), &1_u64.to_ne_bytes());
     }
 }
 
@@ -161,8 +149,8 @@ impl Turned {
         begun
     }
 
-    /// Do what there is to do, without waiting: whether there is more. With `false` that is so when the descriptor can be
-    /// read from. A turn within a turn does nothing.
+    /// Do what there is to do, without waiting: whether there is more. Then the descriptor can be read from; otherwise it can
+    /// when there is. A turn within a turn does nothing.
     pub fn turn(&self) -> bool {
         let Ok(mut tasks) = self.tasks.try_borrow_mut() else { return false };
         self.bell.turning.store(true, Ordering::SeqCst);
@@ -185,7 +173,12 @@ impl Turned {
             }
         }
         self.bell.turning.store(false, Ordering::SeqCst);
-        self.bell.rung.load(Ordering::SeqCst) || is_readable(self.epoll.as_fd())
+        if self.bell.rung.load(Ordering::SeqCst) {
+            // Whoever turned it may have other things to do now than to turn it again.
+            self.bell.ring();
+            return true;
+        }
+        is_readable(self.epoll.as_fd())
     }
 
     /// Run the loop as everybody runs one, until the future is ready.
@@ -270,9 +263,10 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(60);
 
-    /// A loop, and another one that turns it: it watches only for changes, as tokio does.
+    /// A loop, and another one that turns it.
     struct Both {
         turned: Rc<Turned>,
+        /// It watches only for changes, as tokio does.
         outer: OwnedFd,
     }
 
@@ -287,16 +281,23 @@ mod tests {
             Both { turned, outer }
         }
 
-        /// How often it was turned until then.
-        fn until(&self, done: impl Fn() -> bool) -> u32 {
-            let mut turns = 0;
+        /// Turns it until then, as long as there is more and when something has come.
+        fn until(&self, done: impl Fn() -> bool) {
+            let mut more = true;
             while !done() {
-                turns += 1;
-                if !self.turned.turn() && !done() {
-                    assert!(self.wait(PATIENCE), "nothing came, and it is not done");
-                }
+                assert!(more || self.wait(PATIENCE), "nothing came, and it is not done");
+                more = self.turned.turn();
             }
-            turns
+        }
+
+        /// The same, once each time the descriptor can be read from, as poll(2) tells.
+        fn until_by_level(&self, done: impl Fn() -> bool) {
+            let patience = Timespec::try_from(PATIENCE).expect("a time");
+            while !done() {
+                let mut polled = [PollFd::new(&self.turned.epoll, PollFlags::IN)];
+                assert_eq!(poll(&mut polled, Some(&patience)), Ok(1), "nothing came, and it is not done");
+                self.turned.turn();
+            }
         }
 
         /// Whether there was something to do before so long.
@@ -357,7 +358,7 @@ mod tests {
         });
         assert!((0..3).all(|_| both.turned.turn()), "there is more");
         over.set(true);
-        assert!(both.until(|| task.is_finished()) <= 1);
+        both.until_by_level(|| task.is_finished());
     }
 
     #[test]
@@ -388,7 +389,7 @@ mod tests {
                 }
             }
         });
-        both.until(|| task.is_finished());
+        both.until_by_level(|| task.is_finished());
         speaker.join().expect("no panic");
         assert_eq!(both.turned.run(task).expect("no panic"), 200_010_000);
     }
@@ -409,14 +410,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_epoll_is_not_taken_for_one() {
-        let (something, stranger) = (
-            eventfd(0, EventfdFlags::CLOEXEC).expect("an eventfd"),
-            eventfd(0, EventfdFlags::CLOEXEC).expect("another"),
-        );
-        assert!(epoll_at(something.as_raw_fd(), stranger.as_fd()).is_none());
-        assert!(epoll_at(RawFd::MAX, stranger.as_fd()).is_none());
+    fn what_is_no_epoll_and_what_has_not_the_mark_is_not_taken_for_it() {
+        let mark = eventfd(0, EventfdFlags::CLOEXEC).expect("an eventfd");
+        assert!(epoll_with(&mark, mark.as_raw_fd()).is_none());
+        assert!(epoll_with(&mark, RawFd::MAX).is_none());
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).expect("an epoll");
-        assert!(epoll_at(epoll.as_raw_fd(), stranger.as_fd()).is_some());
+        assert!(epoll_with(&mark, epoll.as_raw_fd()).is_none());
+        epoll::add(&epoll, &mark, epoll::EventData::new_u64(0), epoll::EventFlags::IN).expect("is registered");
+        assert!(epoll_with(&mark, epoll.as_raw_fd()).is_some());
     }
 }

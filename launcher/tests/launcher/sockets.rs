@@ -280,7 +280,7 @@ fn who_blocks_the_loop_that_turns_the_workers_hears_and_sends_all_the_same() {
     let site = Site::new();
     let mut launcher = site.run(&service("misbehave-loop", "workers: 2"));
     let address = launcher.address("s");
-    for _ in 0..20 {
+    for _ in 0..1000 {
         let mut client = Lines::open(&address);
         let adopted = client.ask("give\n").expect("an answer");
         assert!(adopted.starts_with("mine, says "), "{adopted}");
