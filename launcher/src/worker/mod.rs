@@ -159,64 +159,62 @@ fn serve(channel: &OwnedFd, mut assign: Assign, mut descriptors: Vec<OwnedFd>, m
         runtime.event_interval(8);
     }
     let runtime = runtime.enable_all().build().map_err(|error| format!("the event loop cannot be started: {error}"))?;
-    if matches!(assign.plugin, Plugin::NativeSocket) {
-        native::post::connect(&post);
-        let plugin = NativeSocket::load(loadable.as_fd(), &assign.config, native_identity(&assign)?)
-            .map_err(|error| format!("{} {error}", assign.plugin_path))?;
-        return socket::serve(channel, assign, listeners, (pulse, post), plugin, runtime);
-    }
     let hub = assign.dev.take().map(|state| Hub::new(&assign.service, assign.worker, assign.generation, *state));
-    runtime.block_on(async {
-        match (&assign.plugin, &hub) {
-            (Plugin::Awaited, Some(hub)) => {
-                let plugin = Developed::awaited(Arc::clone(hub));
-                // What will own the others is not there yet.
-                let stream = |(listener, _): &(channel::Listener, OwnedFd)| listener.kind.is_stream();
-                let (names, listeners) = assign.listeners.into_iter().zip(listeners).filter(stream).unzip();
-                let assign = Assign { listeners: names, ..assign };
-                let told = (counters, access, pulse, post);
-                run(channel, assign, (listeners, take, board), told, plugin, Some(Arc::clone(hub))).await
-            }
-            (Plugin::NativeSocket, _) => unreachable!("it has been served"),
-            (Plugin::Awaited, None) => Err("there is no plugin, and nobody builds one".to_owned()),
-            (Plugin::Wasm(manifest), _) if manifest.world.is_program() => {
-                let manifest = manifest.clone();
-                program::serve(channel, assign, listeners, (counters, pulse, post), (loadable, &manifest)).await
-            }
-            (Plugin::Wasm(manifest), hub) => {
-                let guest = plugin::wasm::load(loadable, manifest, &assign, &post, ready).await?;
-                let rest = guest.rest();
-                let (at, told) = ((listeners, take, board), (counters, access, pulse, post));
-                let served = match hub {
-                    None => run(channel, assign, at, told, guest, None).await,
-                    Some(hub) => {
-                        let guest = Developed::<true>::new(guest, Arc::clone(hub));
-                        run(channel, assign, at, told, guest, Some(Arc::clone(hub))).await
-                    }
-                };
-                rest.await;
-                served
-            }
-            (Plugin::Native, hub) => {
-                native::post::connect(&post);
-                let native = load_native(&loadable, &assign)?;
-                let (at, told) = ((listeners, take, board), (counters, access, pulse, post));
-                let served = match hub {
-                    None => run(channel, assign, at, told, native, None).await,
-                    Some(hub) => {
-                        let native = Developed::<false>::new(native, Arc::clone(hub));
-                        run(channel, assign, at, told, native, Some(Arc::clone(hub))).await
-                    }
-                };
-                // Calls that the plugin still holds: then nothing may be dropped under them.
-                let _ = native.shutdown();
-                if served.is_ok() {
-                    sys::process::exit_at_once(0);
-                }
-                served
-            }
+    match (&assign.plugin.clone(), &hub) {
+        (Plugin::Awaited, Some(hub)) => {
+            let plugin = Developed::awaited(Arc::clone(hub));
+            // What will own the others is not there yet.
+            let stream = |(listener, _): &(channel::Listener, OwnedFd)| listener.kind.is_stream();
+            let (names, listeners) = assign.listeners.into_iter().zip(listeners).filter(stream).unzip();
+            let assign = Assign { listeners: names, ..assign };
+            let told = (counters, access, pulse, post);
+            runtime.block_on(run(channel, assign, (listeners, take, board), told, plugin, Some(Arc::clone(hub))))
         }
-    })
+        (Plugin::Awaited, None) => Err("there is no plugin, and nobody builds one".to_owned()),
+        (Plugin::Wasm(manifest), _) if manifest.world.is_program() => {
+            let told = (counters, pulse, post);
+            runtime.block_on(program::serve(channel, assign, listeners, told, (loadable, manifest)))
+        }
+        (Plugin::Wasm(manifest), hub) => runtime.block_on(async {
+            let guest = plugin::wasm::load(loadable, manifest, &assign, &post, ready).await?;
+            let rest = guest.rest();
+            let (at, told) = ((listeners, take, board), (counters, access, pulse, post));
+            let served = match hub {
+                None => run(channel, assign, at, told, guest, None).await,
+                Some(hub) => {
+                    let guest = Developed::<true>::new(guest, Arc::clone(hub));
+                    run(channel, assign, at, told, guest, Some(Arc::clone(hub))).await
+                }
+            };
+            rest.await;
+            served
+        }),
+        (Plugin::Native, hub) => runtime.block_on(async {
+            native::post::connect(&post);
+            let native = load_native(&loadable, &assign)?;
+            let (at, told) = ((listeners, take, board), (counters, access, pulse, post));
+            let served = match hub {
+                None => run(channel, assign, at, told, native, None).await,
+                Some(hub) => {
+                    let native = Developed::<false>::new(native, Arc::clone(hub));
+                    run(channel, assign, at, told, native, Some(Arc::clone(hub))).await
+                }
+            };
+            // Calls that the plugin still holds: then nothing may be dropped under them.
+            let _ = native.shutdown();
+            if served.is_ok() {
+                sys::process::exit_at_once(0);
+            }
+            served
+        }),
+        // Its loop may be what turns the worker's.
+        (Plugin::NativeSocket, _) => {
+            native::post::connect(&post);
+            let plugin = NativeSocket::load(loadable.as_fd(), &assign.config, native_identity(&assign)?)
+                .map_err(|error| format!("{} {error}", assign.plugin_path))?;
+            socket::serve(channel, assign, listeners, (pulse, post), plugin, runtime)
+        }
+    }
 }
 
 fn load_native(library: &File, assign: &Assign) -> Result<NativeHttp, String> {

@@ -34,6 +34,7 @@ mod proxied;
 mod sandbox;
 mod serving;
 mod sockets;
+mod sockets_in_c;
 mod spares;
 mod spread;
 mod static_files;

@@ -3,7 +3,7 @@
 //! Two workers that answer each other at once wait for each other's wake-up and for nothing else: a sleeping processor takes
 //! some 20 µs to begin, a round trip without 5. So who was answered quickly a few times looks for the next answer for a
 //! moment before it sleeps, about as long as a sleep would have cost. Where that turns out to be wrong it is done ever more
-//! rarely: an hour of messages every 100 µs costs what one in [`SELDOM`] of them takes.
+//! rarely: of messages that come every 100 µs one in [`SELDOM`] costs a look.
 
 use std::time::{Duration, Instant};
 
